@@ -1,0 +1,35 @@
+/* Where the checkpoint's bytes come from: a `pread` that is exact or fails.
+ *
+ * The contract of every layer down here: the whole range or a positive errno, never short. Thread-safe. */
+#ifndef MOEFS_FS_SOURCE_H
+#define MOEFS_FS_SOURCE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct source;
+
+struct source_ops {
+    /* Reads length bytes at offset of file number `file` into buffer. 0, or an errno: EIO where the file ends early
+     * or is no longer the one that was opened. buffer's contents are unspecified on failure. */
+    int (*pread)(struct source *source, uint32_t file, uint64_t offset, void *buffer, size_t length);
+    void (*close)(struct source *source);
+};
+
+/* A layer: the first member of each implementation's own struct. */
+struct source {
+    const struct source_ops *ops;
+};
+
+static inline int source_pread(struct source *source, uint32_t file, uint64_t offset, void *buffer, size_t length)
+{
+    return source->ops->pread(source, file, offset, buffer, length);
+}
+
+static inline void source_close(struct source *source)
+{
+    if (source)
+        source->ops->close(source);
+}
+
+#endif

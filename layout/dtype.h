@@ -1,0 +1,41 @@
+/* The element types of the safetensors format (huggingface/safetensors, safetensors/src/tensor.rs, enum Dtype). */
+#ifndef MOEFS_LAYOUT_DTYPE_H
+#define MOEFS_LAYOUT_DTYPE_H
+
+#include <stddef.h>
+
+/* In the order of the reference's enum: this is the rank by which its writer sorts tensors. */
+enum dtype {
+    DTYPE_BOOL,
+    DTYPE_F4,
+    DTYPE_F6_E2M3,
+    DTYPE_F6_E3M2,
+    DTYPE_U8,
+    DTYPE_I8,
+    DTYPE_F8_E5M2,
+    DTYPE_F8_E4M3,
+    DTYPE_F8_E8M0,
+    DTYPE_F8_E4M3FNUZ,
+    DTYPE_F8_E5M2FNUZ,
+    DTYPE_I16,
+    DTYPE_U16,
+    DTYPE_F16,
+    DTYPE_BF16,
+    DTYPE_I32,
+    DTYPE_U32,
+    DTYPE_F32,
+    DTYPE_C64,
+    DTYPE_F64,
+    DTYPE_I64,
+    DTYPE_U64,
+    DTYPE_COUNT
+};
+
+/* "BF16" */
+const char *dtype_name(enum dtype dtype);
+/* Bits of one element: 4, 6, 8, 16, 32 or 64. */
+unsigned dtype_bits(enum dtype dtype);
+/* The dtype of that name, or DTYPE_COUNT. The name need not end in NUL. */
+enum dtype dtype_find(const char *name, size_t length);
+
+#endif

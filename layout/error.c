@@ -1,0 +1,61 @@
+#include "error.h"
+#include "memory.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+int error_set(struct error *err, const char *format, ...)
+{
+    va_list args;
+    char *text;
+
+    va_start(args, format);
+    if (vasprintf(&text, format, args) < 0)
+        memory_exhausted();
+    va_end(args);
+    free(err->text);
+    err->text = text;
+    return -1;
+}
+
+int error_add(struct error *err, const char *format, ...)
+{
+    va_list args;
+    cleanup_free char *line = NULL;
+
+    va_start(args, format);
+    if (vasprintf(&line, format, args) < 0)
+        memory_exhausted();
+    va_end(args);
+    char *text = err->text ? xasprintf("%s\n%s", err->text, line) : xstrdup(line);
+    free(err->text);
+    err->text = text;
+    return -1;
+}
+
+void error_free(struct error *err)
+{
+    free(err->text);
+    err->text = NULL;
+}
+
+void notes_add(struct notes *notes, enum note_kind kind, const char *format, ...)
+{
+    va_list args;
+    char *text;
+
+    va_start(args, format);
+    if (vasprintf(&text, format, args) < 0)
+        memory_exhausted();
+    va_end(args);
+    notes->list = xreallocarray(notes->list, notes->n + 1, sizeof *notes->list);
+    notes->list[notes->n++] = (struct note){.kind = kind, .text = text};
+}
+
+void notes_free(struct notes *notes)
+{
+    for (size_t i = 0; i < notes->n; i++)
+        free(notes->list[i].text);
+    free(notes->list);
+    *notes = (struct notes){0};
+}
