@@ -1,0 +1,32 @@
+# bash completion for moefs
+
+_moefs() {
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} words=
+    local layouts='v5 original per-expert stacked merged in-out'
+    COMPREPLY=()
+    case $previous in
+    --to | --from) words=$layouts ;;
+    --layout) words=${layouts#v5 original } ;;
+    --like) words='qwen3-30b-a3b qwen3-vl-30b-a3b' ;;
+    --cache-size | --exclude | --layers | --experts | --hidden | --intermediate | --shards | --seed | -o) return ;;
+    esac
+    if [[ -z $words ]]; then
+        case $COMP_CWORD,${COMP_WORDS[1]} in
+        1,*) words='mount umount plan sample layouts --help --version' ;;
+        *,mount) words='--to --from --cache-size --follow-symlinks --exclude -f -o --help' ;;
+        *,plan) words='--to --from --follow-symlinks --exclude --json --help' ;;
+        *,sample)
+            words='--layers --experts --hidden --intermediate --layout --shards --seed --like --sparse --help'
+            ((COMP_CWORD == 2)) && words+=' qwen3_moe qwen3_vl_moe qwen3_5_moe'
+            ;;
+        *) words=--help ;;
+        esac
+        if [[ $COMP_CWORD -gt 1 && $current != -* && ! (${COMP_WORDS[1]} == sample && $COMP_CWORD -eq 2) ]]; then
+            compopt -o filenames
+            mapfile -t COMPREPLY < <(compgen -d -- "$current")
+            return
+        fi
+    fi
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+}
+complete -F _moefs moefs
