@@ -10,6 +10,7 @@
 #include "error.h"
 #include "memory.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define SAFETENSORS_HEADER_MAX UINT64_C(100000000) /* bytes; the reference's MAX_HEADER_SIZE */

@@ -1,0 +1,157 @@
+#include "config.h"
+
+#include "json.h"
+
+#include <cjson/cJSON.h>
+#include <string.h>
+
+static const char *const COUNT_KEYS[] = {"num_experts", "num_local_experts", "n_routed_experts",
+                                         "moe_num_experts"};
+
+static bool is_count_key(const struct json_token *key)
+{
+    for (size_t i = 0; i < sizeof COUNT_KEYS / sizeof *COUNT_KEYS; i++)
+        if (strlen(COUNT_KEYS[i]) == key->length && memcmp(COUNT_KEYS[i], key->text, key->length) == 0)
+            return true;
+    return false;
+}
+
+static int compare_counts(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+
+    return (left > right) - (left < right);
+}
+
+static void add_count(struct config *config, uint64_t count)
+{
+    size_t n = config->n_expert_counts;
+
+    if ((n & (n - 1)) == 0) /* full at each power of two */
+        config->expert_counts =
+            xreallocarray(config->expert_counts, n ? 2 * n : 1, sizeof *config->expert_counts);
+    config->expert_counts[config->n_expert_counts++] = count;
+}
+
+static void sort_counts(struct config *config)
+{
+    uint64_t *counts = config->expert_counts;
+    size_t kept = 0;
+
+    if (!counts)
+        return;
+    qsort(counts, config->n_expert_counts, sizeof *counts, compare_counts);
+    for (size_t i = 0; i < config->n_expert_counts; i++)
+        if (i == 0 || counts[i] != counts[i - 1])
+            counts[kept++] = counts[i];
+    config->n_expert_counts = kept;
+}
+
+/* cJSON cuts a string at U+0000: where a string becomes a name, that must not pass. */
+static int check_string(const struct json_token *token, struct error *err)
+{
+    struct arena arena = {0};
+    const char *text;
+    size_t length;
+
+    int failed = json_string(token, &arena, &text, &length, err);
+    arena_free(&arena);
+    return failed;
+}
+
+/* One strict pass over the text: it gives the place of an error, collects the expert counts exactly (cJSON's
+ * numbers are doubles), and copies the text to `plain` with the numbers that cJSON does not know as null. */
+static int scan(const char *text, size_t length, struct config *config, char *plain, size_t *plain_length,
+                struct error *err)
+{
+    struct json_reader reader;
+    struct json_token token;
+    bool counts = false, is_object = false;
+    size_t copied = 0, out = 0;
+    uint64_t count;
+
+    json_reader_init(&reader, text, length);
+    reader.accept_nan = true;
+    for (bool first = true;; first = false) {
+        if (json_next(&reader, &token, err))
+            return -1;
+        if (token.kind == JSON_END)
+            break;
+        if (first)
+            is_object = token.kind == JSON_OBJECT_BEGIN;
+        if (token.escaped && reader.depth == 1 && check_string(&token, err))
+            return error_set(err, "byte %zu: %s", (size_t)(token.text - text), err->text);
+        if (counts && json_u64(&token, &count) && count > 0)
+            add_count(config, count);
+        counts = token.kind == JSON_KEY && is_count_key(&token);
+        if (token.kind == JSON_NUMBER && token.text[token.length - 1] > '9') {
+            size_t before = (size_t)(token.text - text) - copied;
+            memcpy(plain + out, text + copied, before);
+            memcpy(plain + out + before, "null", 4);
+            out += before + 4;
+            copied = reader.at;
+        }
+    }
+    sort_counts(config);
+    memcpy(plain + out, text + copied, length - copied);
+    *plain_length = out + length - copied;
+    return is_object ? 0 : error_set(err, "byte 0: not a JSON object");
+}
+
+/* The value of a key at the top, or NULL. Python takes the last of a key that is given twice, cJSON the
+ * first. */
+static const cJSON *find_last(const cJSON *root, const char *key)
+{
+    const cJSON *found = NULL, *member;
+
+    cJSON_ArrayForEach (member, root)
+        if (strcmp(member->string, key) == 0)
+            found = member;
+    return found;
+}
+
+static int read_name(const char *path, const cJSON *root, const char *key, const char **name,
+                     struct error *err)
+{
+    const cJSON *value = find_last(root, key);
+
+    if (!value || cJSON_IsNull(value))
+        return 0;
+    if (!cJSON_IsString(value))
+        return error_set(err, "%s: %s is not a string", path, key);
+    *name = value->valuestring;
+    return 0;
+}
+
+static int parse(const char *path, const char *text, size_t length, struct config *config, struct error *err)
+{
+    cleanup_free char *plain = xmalloc(length + length / 3 + 1); /* NaN grows by one byte in three */
+    size_t plain_length = 0;
+
+    if (scan(text, length, config, plain, &plain_length, err))
+        return error_set(err, "%s: %s", path, err->text);
+    config->root = cJSON_ParseWithLength(plain, plain_length);
+    if (!config->root) {
+        const char *at = cJSON_GetErrorPtr();
+        return error_set(err, "%s: near byte %zu: malformed JSON", path, at ? (size_t)(at - plain) : 0);
+    }
+    if (read_name(path, config->root, "model_type", &config->model_type, err))
+        return -1;
+    return read_name(path, config->root, "transformers_weights", &config->transformers_weights, err);
+}
+
+int config_parse(const char *path, const char *text, size_t length, struct config *config, struct error *err)
+{
+    *config = (struct config){0};
+    if (parse(path, text, length, config, err) == 0)
+        return 0;
+    config_free(config);
+    return -1;
+}
+
+void config_free(struct config *config)
+{
+    cJSON_Delete(config->root);
+    free(config->expert_counts);
+    *config = (struct config){0};
+}
