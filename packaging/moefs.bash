@@ -10,10 +10,16 @@ _moefs() {
     --like) words='qwen3-30b-a3b qwen3-vl-30b-a3b' ;;
     --cache-size | --exclude | --layers | --experts | --hidden | --intermediate | --shards | --seed | -o) return ;;
     esac
+    if [[ $previous == --log-file ]]; then
+        compopt -o filenames
+        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+        return
+    fi
     if [[ -z $words ]]; then
         case $COMP_CWORD,${COMP_WORDS[1]} in
         1,*) words='mount umount plan sample layouts --help --version' ;;
-        *,mount) words='--to --from --cache-size --follow-symlinks --exclude -f -o --help' ;;
+        *,mount) words='--to --from --cache-size --follow-symlinks --exclude --foreground --log-file -o --help' ;;
+        *,umount) words='--lazy --help' ;;
         *,plan) words='--to --from --follow-symlinks --exclude --json --help' ;;
         *,sample)
             words='--layers --experts --hidden --intermediate --layout --shards --seed --like --sparse --help'
