@@ -61,7 +61,7 @@ static void write_unit(FILE *out, unsigned unit)
 
     if (escape)
         fprintf(out, "\\%c", ESCAPES[escape - PLAIN]);
-    else if (unit < 0x20 || unit > 0x7f)
+    else if (unit < 0x20 || unit >= 0x7f)
         fprintf(out, "\\u%04x", unit);
     else
         putc((int)unit, out);

@@ -1,8 +1,8 @@
 /* The plan: which virtual files there are, what tensors they hold, and where each byte comes from.
  *
- * Pure data, immutable once built, the same for the same checkpoint and options on every machine. O(source tensors):
- * a run of bytes that moves as a whole is one copy extent; what has to be shuffled is one gather extent per expert,
- * described by at most a few boxes and computed when it is read. */
+ * Pure data, immutable once built, the same for the same checkpoint and options on every machine. O(source
+ * tensors): a run of bytes that moves as a whole is one copy extent; what has to be shuffled is one gather
+ * extent per expert, described by at most a few boxes and computed when it is read. */
 #ifndef MOEFS_LAYOUT_PLAN_H
 #define MOEFS_LAYOUT_PLAN_H
 
@@ -34,9 +34,9 @@ struct gather_dim {
     uint64_t source;
 };
 
-/* A strided set of elements: element (i0, i1, ...) moves from source + sum i*dim.source to target + sum i*dim.target.
- * Dimensions are sorted by target stride, descending; none has n == 1 (n_dims 0: one element). Different boxes of a
- * gather, and different elements of a box, never share a target. */
+/* A strided set of elements: element (i0, i1, ...) moves from source + sum i*dim.source to target + sum
+ * i*dim.target. Dimensions are sorted by target stride, descending; none has n == 1 (n_dims 0: one element).
+ * Different boxes of a gather, and different elements of a box, never share a target. */
 struct gather_box {
     uint32_t shard;
     uint32_t n_dims;
@@ -47,8 +47,8 @@ struct gather_box {
 
 /* How the bytes of one gather extent are computed: boxes that together write every element once. */
 struct gather {
-    uint64_t length;       /* bytes, as its extent's */
-    uint32_t first_box;    /* in plan.boxes */
+    uint64_t length;    /* bytes, as its extent's */
+    uint32_t first_box; /* in plan.boxes */
     uint32_t n_boxes;
     uint32_t element_size; /* bytes: 1, 2, 4 or 8 */
 };
@@ -68,7 +68,8 @@ struct planned_file {
     uint64_t size; /* bytes */
     /* PLAN_NO_SHARD, or: this file is that shard's file, verbatim (head is then empty) */
     uint32_t verbatim_shard;
-    /* What lies before the tensors: the safetensors header; of a file without tensors (the index) all of it. */
+    /* What lies before the tensors: the safetensors header; of a file without tensors (the index) all of it.
+     */
     const char *head;
     uint64_t head_length;
     uint32_t first_tensor; /* its tensors are contiguous in plan.tensors, by offset, without holes */
@@ -77,8 +78,8 @@ struct planned_file {
 
 /* What happened to one set of experts: for people (plan, messages), not for reading. */
 struct planned_group {
-    const char *block;       /* "model.layers.0.mlp" */
-    const char *from, *to;   /* layouts' names; to == from: passes through */
+    const char *block;     /* "model.layers.0.mlp" */
+    const char *from, *to; /* layouts' names; to == from: passes through */
     uint64_t experts;
     uint64_t inner, hidden; /* I, H; 0 where the group has no such axis */
 };
@@ -108,14 +109,14 @@ struct plan_options {
     const char *from; /* the same, or NULL: recognise */
 };
 
-/* Builds the plan. The checkpoint must outlive it (names point into it). On refusal -1, with one line per refused
- * group in *err, and nothing to free. */
+/* Builds the plan. The checkpoint must outlive it (names point into it). On refusal -1, with one line per
+ * refused group in *err, and nothing to free. */
 int plan_build(const struct checkpoint *checkpoint, const struct plan_options *options, struct plan *plan,
                struct error *err);
 void plan_free(struct plan *plan);
 
-/* The tensor of the file that holds the byte at `offset`, or NULL where offset lies in the head or behind the end.
- * O(log n). */
+/* The tensor of the file that holds the byte at `offset`, or NULL where offset lies in the head or behind the
+ * end. O(log n). */
 const struct planned_tensor *plan_find_tensor(const struct plan *plan, const struct planned_file *file,
                                               uint64_t offset);
 /* The extent of the tensor that holds byte `offset` (relative to the tensor, < length). O(log n). */

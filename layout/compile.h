@@ -1,0 +1,33 @@
+/* The compile step: one group of experts, from the layout it is stored in to another, as extents.
+ *
+ * For each (expert, projection) the weight is a matrix with an offset and strides in the stored tensor, and
+ * the same in the target. Where both are contiguous it is copied; otherwise a box says which element goes
+ * where. No pair of layouts is coded anywhere. */
+#ifndef MOEFS_LAYOUT_COMPILE_H
+#define MOEFS_LAYOUT_COMPILE_H
+
+#include "checkpoint.h"
+#include "plan.h"
+#include "recognise.h"
+
+#include <utarray.h>
+
+/* What is being built: growing arrays of the plan's parts. */
+struct compile_output {
+    struct arena *arena; /* names and shapes */
+    UT_array *tensors;   /* struct planned_tensor; file, offset are not set yet */
+    UT_array *extents;   /* struct extent */
+    UT_array *gathers;   /* struct gather */
+    UT_array *boxes;     /* struct gather_box */
+};
+
+void compile_output_init(struct compile_output *output, struct arena *arena);
+void compile_output_free(struct compile_output *output);
+
+/* Adds the target's tensors for one group. Refuses mixed dtypes, dtypes that do not fill whole bytes where
+ * elements move one by one, and sizes that overflow. */
+int compile_group(const struct layouts *layouts, const struct checkpoint *checkpoint,
+                  const struct group *group, uint32_t group_number, const struct bound_layout *target,
+                  struct compile_output *output, struct error *err);
+
+#endif

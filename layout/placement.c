@@ -1,0 +1,218 @@
+#include "placement.h"
+#include "array.h"
+#include "checked.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <uthash.h>
+
+struct name_entry {
+    const char *name;
+    uint32_t tensor;
+    UT_hash_handle hh;
+};
+
+struct placing {
+    const struct checkpoint *checkpoint;
+    struct plan *plan;
+    struct planned_tensor *tensors; /* compiled, then sorted by shard and place */
+    uint32_t n_tensors;
+    const struct extent *extents;
+    const bool *passes;
+    uint32_t *counts; /* for each shard: tensors that live there now */
+    bool *verbatim;   /* for each shard: nothing in it changes */
+};
+
+/* The shard of the tensor's byte 0. An empty tensor has no extent and lies where it was. */
+static uint32_t home_shard(const struct placing *p, const struct planned_tensor *tensor)
+{
+    return tensor->n_extents > 0 ? p->extents[tensor->first_extent].shard : tensor->file;
+}
+
+static int check_names(const struct placing *p, struct error *err)
+{
+    struct name_entry *entries = xmalloc(p->n_tensors * sizeof *entries);
+    struct name_entry *by_name = NULL, *other;
+    int result = 0;
+
+    for (uint32_t i = 0; i < p->n_tensors && result == 0; i++) {
+        const struct planned_tensor *tensor = &p->tensors[i];
+        HASH_FIND_STR(by_name, tensor->info.name, other);
+        if (other) {
+            result = error_set(err, "%s: there would be two tensors of this name: one in %s, one in %s",
+                               tensor->info.name, p->checkpoint->shards[tensor->file].name,
+                               p->checkpoint->shards[p->tensors[other->tensor].file].name);
+            break;
+        }
+        entries[i].name = tensor->info.name;
+        entries[i].tensor = i;
+        HASH_ADD_KEYPTR(hh, by_name, entries[i].name, strlen(entries[i].name), &entries[i]);
+    }
+    HASH_CLEAR(hh, by_name);
+    free(entries);
+    return result;
+}
+
+static void find_verbatim(struct placing *p)
+{
+    for (uint32_t s = 0; s < p->checkpoint->n_shards; s++)
+        p->verbatim[s] = !p->checkpoint->shards[s].incomplete;
+    for (uint32_t t = 0; t < p->checkpoint->n_tensors; t++)
+        if (!p->passes[t])
+            p->verbatim[p->checkpoint->tensors[t].shard] = false;
+    for (uint32_t i = 0; i < p->n_tensors; i++) {
+        p->counts[p->tensors[i].file]++;
+        if (p->tensors[i].group != UINT32_MAX)
+            p->verbatim[p->tensors[i].file] = false;
+    }
+}
+
+/* Which shards are kept, and under which names. */
+static void name_files(struct placing *p)
+{
+    const struct checkpoint *checkpoint = p->checkpoint;
+    struct plan *plan = p->plan;
+    uint32_t n = 0;
+
+    for (uint32_t s = 0; s < checkpoint->n_shards; s++)
+        n += p->counts[s] > 0 || p->verbatim[s];
+    plan->n_weight_files = n;
+    plan->files = arena_alloc(&plan->arena, (n + 1) * sizeof *plan->files);
+    for (uint32_t s = 0, f = 0; s < checkpoint->n_shards; s++) {
+        if (p->counts[s] == 0 && !p->verbatim[s])
+            continue;
+        char name[64];
+        struct planned_file *file = &plan->files[f++];
+        *file = (struct planned_file){.name = checkpoint->shards[s].name, .verbatim_shard = PLAN_NO_SHARD};
+        if (p->verbatim[s])
+            file->verbatim_shard = s;
+        if (n == checkpoint->n_shards)
+            continue;
+        if (n == 1)
+            snprintf(name, sizeof name, "model.safetensors");
+        else
+            snprintf(name, sizeof name, "model-%05u-of-%05u.safetensors", f, n);
+        file->name = arena_strdup(&plan->arena, name);
+    }
+}
+
+static const struct placing *sort_context; /* qsort has no argument for it; planning is single-threaded */
+
+/* By shard; inside a verbatim one by place, else in the writer's order. */
+static int place_compare(const void *a, const void *b)
+{
+    const struct planned_tensor *x = a, *y = b;
+
+    if (x->file != y->file)
+        return x->file < y->file ? -1 : 1;
+    if (sort_context->verbatim[x->file])
+        return (x->offset > y->offset) - (x->offset < y->offset);
+    return safetensors_writer_compare(&x->info, &y->info);
+}
+
+static int lay_out_file(struct placing *p, struct planned_file *file, uint32_t shard, uint32_t first,
+                        struct error *err)
+{
+    uint32_t n = p->counts[shard];
+    struct plan *plan = p->plan;
+
+    file->first_tensor = first;
+    file->n_tensors = n;
+    if (file->verbatim_shard != PLAN_NO_SHARD) {
+        file->size = p->checkpoint->shards[shard].size;
+        return 0;
+    }
+    const struct tensor_info **infos = xmalloc(n * sizeof *infos);
+    for (uint32_t i = 0; i < n; i++)
+        infos[i] = &p->tensors[first + i].info;
+    char *head = safetensors_write_header(file->name, infos, n, &file->head_length, err);
+    free(infos);
+    if (!head)
+        return -1;
+    file->head = arena_memdup(&plan->arena, head, file->head_length);
+    free(head);
+    file->size = file->head_length;
+    for (uint32_t i = 0; i < n; i++) {
+        struct planned_tensor *tensor = &p->tensors[first + i];
+        tensor->offset = file->size;
+        if (!checked_add(file->size, tensor->length, &file->size) || file->size > INT64_MAX)
+            return error_set(err, "%s: would be larger than 2^63 bytes", file->name);
+    }
+    return 0;
+}
+
+static int lay_out_files(struct placing *p, struct error *err)
+{
+    struct plan *plan = p->plan;
+    uint32_t first = 0, f = 0;
+
+    sort_context = p;
+    qsort(p->tensors, p->n_tensors, sizeof *p->tensors, place_compare);
+    for (uint32_t s = 0; s < p->checkpoint->n_shards; s++) {
+        if (p->counts[s] == 0 && !p->verbatim[s])
+            continue;
+        if (lay_out_file(p, &plan->files[f], s, first, err) < 0)
+            return -1;
+        for (uint32_t i = 0; i < p->counts[s]; i++) {
+            p->tensors[first + i].file = f;
+            if (!checked_add(plan->total_size, p->tensors[first + i].length, &plan->total_size))
+                return error_set(err, "the tensors together hold more than 2^64 bytes");
+        }
+        first += p->counts[s];
+        f++;
+    }
+    return 0;
+}
+
+static void add_index(struct placing *p)
+{
+    struct plan *plan = p->plan;
+    const struct checkpoint *checkpoint = p->checkpoint;
+
+    plan->n_files = plan->n_weight_files;
+    if (!checkpoint->index_required && plan->n_weight_files == 1 &&
+        strcmp(plan->files[0].name, "model.safetensors") == 0)
+        return;
+    const char **names = xmalloc(p->n_tensors * sizeof *names);
+    const char **files = xmalloc(p->n_tensors * sizeof *files);
+    for (uint32_t i = 0; i < p->n_tensors; i++) {
+        names[i] = p->tensors[i].info.name;
+        files[i] = plan->files[p->tensors[i].file].name;
+    }
+    uint64_t length;
+    char *text = index_write(checkpoint->metadata, checkpoint->metadata_length, plan->total_size, names,
+                             files, p->n_tensors, &length);
+    plan->files[plan->n_files++] = (struct planned_file){.name = checkpoint->index_name,
+                                                         .size = length,
+                                                         .verbatim_shard = PLAN_NO_SHARD,
+                                                         .head = arena_memdup(&plan->arena, text, length),
+                                                         .head_length = length,
+                                                         .first_tensor = p->n_tensors};
+    free(text);
+    free(names);
+    free(files);
+}
+
+int placement_build(const struct checkpoint *checkpoint, const struct compile_output *output,
+                    const bool *passes, struct plan *plan, struct error *err)
+{
+    struct placing p = {.checkpoint = checkpoint, .plan = plan, .extents = plan->extents, .passes = passes};
+
+    p.tensors = array_take(output->tensors, &plan->arena, &p.n_tensors);
+    plan->tensors = p.tensors;
+    plan->n_tensors = p.n_tensors;
+    p.counts = arena_alloc(&plan->arena, checkpoint->n_shards * sizeof *p.counts);
+    memset(p.counts, 0, checkpoint->n_shards * sizeof *p.counts);
+    p.verbatim = arena_alloc(&plan->arena, checkpoint->n_shards * sizeof *p.verbatim);
+    for (uint32_t i = 0; i < p.n_tensors; i++)
+        p.tensors[i].file = home_shard(&p, &p.tensors[i]); /* a shard until the files are laid out */
+    if (check_names(&p, err) < 0)
+        return -1;
+    find_verbatim(&p);
+    name_files(&p);
+    if (lay_out_files(&p, err) < 0)
+        return -1;
+    add_index(&p);
+    return 0;
+}
