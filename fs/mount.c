@@ -1,0 +1,283 @@
+#include "commands.h"
+#include "daemon.h"
+#include "directory.h"
+#include "layout/memory.h"
+#include "layout/plan.h"
+#include "log.h"
+#include "messages.h"
+#include "mount_point.h"
+#include "options.h"
+#include "reader.h"
+#include "session.h"
+#include "source_fault.h"
+#include "tree.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define FAULT_VARIABLE "MOEFS_FAULT"
+
+static const struct options_command mount_command = {
+    .name = "mount",
+    .operands = "SRC MNT",
+    .n_operands = 2,
+    .sets = OPTIONS_PLAN | OPTIONS_MOUNT,
+    .purpose = "Mounts the checkpoint in directory SRC, read-only and in another expert layout, at the empty "
+               "directory\n"
+               "MNT (or /dev/fd/N: a /dev/fuse that the caller has opened and mounted). Returns when the "
+               "mount answers;\n"
+               "`moefs umount MNT` or SIGTERM to the daemon ends it.",
+};
+
+/* Everything that one mount needs, in the order in which it comes into being. */
+struct mount {
+    struct options options;
+    struct directory directory;
+    struct plan plan;
+    struct tree tree;
+    char *fuse_options;
+    char *mount_point;
+    struct daemon daemon;
+    bool has_directory, has_plan, has_tree;
+};
+
+static void mount_free(struct mount *mount)
+{
+    free(mount->mount_point);
+    free(mount->fuse_options);
+    if (mount->has_tree)
+        tree_free(&mount->tree);
+    if (mount->has_plan)
+        plan_free(&mount->plan);
+    if (mount->has_directory)
+        directory_close(&mount->directory);
+    options_free(&mount->options);
+}
+
+/* libfuse's option syntax: a backslash takes the next character's meaning away. Owned by the caller. */
+static char *escape_option(const char *text)
+{
+    char *escaped = xmalloc(2 * strlen(text) + 1), *to = escaped;
+
+    for (; *text; text++) {
+        if (*text == ',' || *text == '\\')
+            *to++ = '\\';
+        *to++ = *text;
+    }
+    *to = '\0';
+    return escaped;
+}
+
+/* Where the option at text ends: at a comma without a backslash before it, or at the end. */
+static const char *option_end(const char *text)
+{
+    while (*text != '\0' && *text != ',') {
+        if (text[0] == '\\' && text[1] != '\0')
+            text++;
+        text++;
+    }
+    return text;
+}
+
+static bool option_is(const char *text, size_t length, const char *name)
+{
+    size_t name_length = strlen(name);
+
+    return length >= name_length && strncmp(text, name, name_length) == 0 &&
+           (length == name_length || text[name_length] == '=');
+}
+
+/* Ours and the user's -o. `nonempty` is for us alone: libfuse 3 does not know it. */
+static int make_fuse_options(struct mount *mount, bool *nonempty, struct error *err)
+{
+    cleanup_free char *source = escape_option(mount->directory.path);
+    char *all = xasprintf("fsname=%s,subtype=moefs,ro,nosuid,nodev,default_permissions", source);
+
+    mount->fuse_options = all;
+    *nonempty = false;
+    for (const char *text = mount->options.fuse; text && *text;) {
+        const char *end = option_end(text);
+        size_t length = (size_t)(end - text);
+        if (option_is(text, length, "rw"))
+            return error_set(err, "-o rw: a moefs mount is read-only");
+        if (option_is(text, length, "subtype"))
+            return error_set(err, "-o %.*s: the subtype is moefs, by which `moefs umount` knows its mounts",
+                             (int)length, text);
+        if (option_is(text, length, "nonempty")) {
+            *nonempty = true;
+        } else if (length > 0) {
+            all = xasprintf("%s,%.*s", mount->fuse_options, (int)length, text);
+            free(mount->fuse_options);
+            mount->fuse_options = all;
+        }
+        text = *end ? end + 1 : end;
+    }
+    return 0;
+}
+
+static int check_apart(const struct mount *mount, struct error *err)
+{
+    cleanup_free char *given = realpath(mount->options.operands[0], NULL);
+
+    if (mount_point_check_apart(mount->mount_point, mount->directory.path, err) < 0)
+        return -1;
+    /* an HF cache's model directory is not the snapshot that is mounted from it */
+    return given ? mount_point_check_apart(mount->mount_point, given, err) : 0;
+}
+
+static int check_mount_point(struct mount *mount, bool nonempty, struct error *err)
+{
+    const char *given = mount->options.operands[1];
+
+    if (mount_point_is_descriptor(given)) {
+        mount->mount_point = xstrdup(given);
+        return mount_point_check_descriptor(given, err);
+    }
+    mount->mount_point = mount_point_check(given, true, err);
+    if (!mount->mount_point || check_apart(mount, err) < 0)
+        return -1;
+    free(mount->mount_point);
+    mount->mount_point = mount_point_check(given, nonempty, err);
+    return mount->mount_point ? mount_point_check_fuse(err) : -1;
+}
+
+static int prepare(struct mount *mount, struct error *err)
+{
+    bool nonempty;
+
+    if (directory_open(mount->options.operands[0], &mount->options.directory, &mount->directory, err) < 0)
+        return -1;
+    mount->has_directory = true;
+    if (plan_build(&mount->directory.checkpoint, &mount->options.plan, &mount->plan, err) < 0)
+        return -1;
+    mount->has_plan = true;
+    if (tree_build(&mount->directory, &mount->plan, &mount->tree, err) < 0)
+        return -1;
+    mount->has_tree = true;
+    if (make_fuse_options(mount, &nonempty, err) < 0 || check_mount_point(mount, nonempty, err) < 0)
+        return -1;
+    messages_print_notes(&mount->directory.notes);
+    messages_print_notes(&mount->plan.notes);
+    return 0;
+}
+
+/* The kernel has made contact. */
+static void become_ready(void *context)
+{
+    struct mount *mount = context;
+
+    log_line(LOG_LEVEL_INFO, "%s: mounted at %s", mount->directory.path, mount->mount_point);
+    if (daemon_report_ready(&mount->daemon) < 0) {
+        log_line(LOG_LEVEL_WARNING, "%s: the caller did not wait for the mount: taking it down",
+                 mount->mount_point);
+        kill(getpid(), SIGTERM);
+    }
+}
+
+static struct source *open_source(struct mount *mount, struct error *err)
+{
+    const char *fault = getenv(FAULT_VARIABLE);
+    struct source *files = directory_source(&mount->directory, err);
+
+    if (!files || !fault || !*fault)
+        return files;
+    log_line(LOG_LEVEL_WARNING, FAULT_VARIABLE " is set: reads will fail as it says");
+    struct source *faulty = source_fault_open(files, fault, err);
+    if (!faulty)
+        source_close(files);
+    return faulty;
+}
+
+static int serve(struct mount *mount, struct error *err)
+{
+    struct reader *reader = NULL;
+    struct session *session = NULL;
+    int result = -1;
+    struct source *source = open_source(mount, err);
+
+    if (!source)
+        goto out;
+    reader = reader_new(&mount->plan, source, mount->options.cache_size);
+    if (!reader) {
+        error_set(err, "not enough memory for a cache of %zu bytes", mount->options.cache_size);
+        goto out;
+    }
+    session = session_new(&mount->tree, reader, source, mount->fuse_options, err);
+    if (!session || session_mount(session, mount->mount_point, err) < 0)
+        goto out;
+    result = session_serve(session, become_ready, mount, err);
+    log_line(LOG_LEVEL_INFO, "%s: no longer mounted", mount->mount_point);
+out:
+    session_free(session);
+    reader_free(reader);
+    source_close(source);
+    return result;
+}
+
+/* In the daemon's process, or in the foreground. */
+static int run_daemon(struct mount *mount, struct error *err)
+{
+    if (serve(mount, err) == 0)
+        return EXIT_OK;
+    if (mount->daemon.report >= 0) {
+        daemon_report_failure(&mount->daemon, err);
+    } else if (!mount->options.foreground) {
+        log_line(LOG_LEVEL_ERROR, "%s", err->text ? err->text : "failed without a message");
+        error_free(err);
+    }
+    return EXIT_REFUSED;
+}
+
+/* In the parent: the mount is there; does it answer? */
+static int confirm(const struct mount *mount, struct error *err)
+{
+    struct stat root;
+
+    if (mount_point_is_descriptor(mount->mount_point) || stat(mount->mount_point, &root) == 0)
+        return EXIT_OK;
+    error_set(err, "%s: mounted, but it does not answer: %s", mount->mount_point, strerror(errno));
+    kill(mount->daemon.pid, SIGTERM);
+    return EXIT_REFUSED;
+}
+
+static int run(struct mount *mount, struct error *err)
+{
+    if (prepare(mount, err) < 0 ||
+        daemon_open_log(&mount->daemon, mount->options.log_file, mount->options.foreground, err) < 0)
+        return EXIT_REFUSED;
+    if (mount->options.foreground)
+        return run_daemon(mount, err);
+    switch (daemon_fork(&mount->daemon, err)) {
+    case DAEMON_CHILD:
+        return run_daemon(mount, err);
+    case DAEMON_PARENT:
+        return confirm(mount, err);
+    case DAEMON_FAILED:
+        break;
+    }
+    return EXIT_REFUSED;
+}
+
+int command_mount(int argc, char **argv, struct error *err)
+{
+    struct mount mount = {0};
+    int status = EXIT_USAGE;
+
+    switch (options_parse(&mount_command, argc, argv, &mount.options, err)) {
+    case OPTIONS_ERROR:
+        break;
+    case OPTIONS_DONE:
+        status = EXIT_OK;
+        break;
+    case OPTIONS_GO:
+        status = run(&mount, err);
+        break;
+    }
+    mount_free(&mount);
+    return status;
+}

@@ -1,0 +1,25 @@
+/* What the kernel asks and how it is answered: libfuse's low-level operations over a tree, a reader and a
+ * source. */
+#ifndef MOEFS_FS_OPERATIONS_H
+#define MOEFS_FS_OPERATIONS_H
+
+#include "reader.h"
+#include "source.h"
+#include "tree.h"
+
+/* libfuse 3.14's interface, which 3.17 still offers. */
+#define FUSE_USE_VERSION 314
+#include <fuse_lowlevel.h>
+
+/* The user data of the fuse session. */
+struct served {
+    const struct tree *tree;
+    struct reader *reader;
+    struct source *source;
+    void (*ready)(void *context); /* called once, when the kernel's first request has been understood */
+    void *context;
+};
+
+extern const struct fuse_lowlevel_ops operations;
+
+#endif

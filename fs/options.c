@@ -1,0 +1,242 @@
+#include "options.h"
+
+#include "layout/checked.h"
+#include "layout/memory.h"
+#include "reader.h"
+
+#include <getopt.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+enum option_code {
+    OPTION_TO = 256,
+    OPTION_FROM,
+    OPTION_FOLLOW_SYMLINKS,
+    OPTION_EXCLUDE,
+    OPTION_CACHE_SIZE,
+    OPTION_FOREGROUND = 'f',
+    OPTION_LOG_FILE = OPTION_CACHE_SIZE + 1,
+    OPTION_FUSE = 'o',
+    OPTION_JSON = OPTION_LOG_FILE + 1,
+    OPTION_LAZY,
+    OPTION_HELP = 'h'
+};
+
+struct option_row {
+    int code;
+    unsigned set; /* 0: every command */
+    const char *name;
+    const char *argument;
+    const char *help;
+};
+
+static const struct option_row option_rows[] = {
+    {OPTION_TO, OPTIONS_PLAN, "to", "LAYOUT",
+     "show the experts in this layout; v5 (default) and original mean the\n"
+     "architecture's own (`moefs layouts` lists them)"},
+    {OPTION_FROM, OPTIONS_PLAN, "from", "LAYOUT",
+     "read every expert group that fits this layout as that layout"},
+    {OPTION_EXCLUDE, OPTIONS_PLAN, "exclude", "GLOB",
+     "hide files by their names relative to SRC; may be repeated"},
+    {OPTION_FOLLOW_SYMLINKS, OPTIONS_PLAN, "follow-symlinks", NULL,
+     "follow links that leave SRC and its Hugging Face cache"},
+    {OPTION_CACHE_SIZE, OPTIONS_MOUNT, "cache-size", "SIZE",
+     "memory for computed blocks: 64M, 1G; default 256M"},
+    {OPTION_FOREGROUND, OPTIONS_MOUNT, "foreground", NULL, "stay in the foreground and log to stderr"},
+    {OPTION_LOG_FILE, OPTIONS_MOUNT, "log-file", "FILE", "append the daemon's log to FILE; default syslog"},
+    {OPTION_FUSE, OPTIONS_MOUNT, NULL, "OPTIONS", "mount options, e.g. allow_other, nonempty"},
+    {OPTION_JSON, OPTIONS_JSON, "json", NULL, "print JSON"},
+    {OPTION_LAZY, OPTIONS_LAZY, "lazy", NULL,
+     "unmount although it is in use: readers go on until they close"},
+    {OPTION_HELP, 0, "help", NULL, "print this"},
+};
+#define N_ROWS (sizeof option_rows / sizeof *option_rows)
+
+static bool row_applies(const struct option_row *row, const struct options_command *command)
+{
+    return row->set == 0 || (row->set & command->sets) != 0;
+}
+
+static void print_help(const struct options_command *command)
+{
+    printf("usage: moefs %s [options] %s\n\n%s\n\noptions:\n", command->name, command->operands,
+           command->purpose);
+    for (size_t i = 0; i < N_ROWS; i++) {
+        const struct option_row *row = &option_rows[i];
+        char left[64];
+        if (!row_applies(row, command))
+            continue;
+        bool is_short = row->code < 128;
+        snprintf(left, sizeof left, "%s%c%s%s%s%s%s", is_short ? "-" : "  ", is_short ? row->code : ' ',
+                 row->name && is_short ? ", "
+                 : row->name           ? "  "
+                                       : "",
+                 row->name ? "--" : "", row->name ? row->name : "", row->argument ? " " : "",
+                 row->argument ? row->argument : "");
+        for (const char *text = row->help; text;) {
+            size_t length = strcspn(text, "\n");
+            printf("  %-24s %.*s\n", text == row->help ? left : "", (int)length, text);
+            text = text[length] ? text + length + 1 : NULL;
+        }
+    }
+}
+
+bool options_parse_size(const char *text, size_t *bytes)
+{
+    static const char units[] = "KMG";
+    uint64_t value = 0, scale = 1;
+
+    if (*text < '0' || *text > '9')
+        return false;
+    for (; *text >= '0' && *text <= '9'; text++) {
+        if (!checked_mul(value, 10, &value) || !checked_add(value, (uint64_t)(*text - '0'), &value))
+            return false;
+    }
+    if (*text != '\0') {
+        const char *unit = strchr(units, *text >= 'a' && *text <= 'z' ? *text - 'a' + 'A' : *text);
+        if (!unit || text[1] != '\0')
+            return false;
+        scale = UINT64_C(1) << (10 * (unit - units + 1));
+    }
+    if (!checked_mul(value, scale, &value) || value > SIZE_MAX)
+        return false;
+    *bytes = (size_t)value;
+    return true;
+}
+
+static int set_cache_size(const struct options_command *command, const char *text, struct options *options,
+                          struct error *err)
+{
+    if (!options_parse_size(text, &options->cache_size))
+        return error_set(err, "%s: --cache-size %s: not a size (examples: 64M, 1G, 268435456)", command->name,
+                         text);
+    if (options->cache_size < READER_CACHE_MIN)
+        return error_set(err, "%s: --cache-size %s: at least %zu bytes (1M) are needed", command->name, text,
+                         READER_CACHE_MIN);
+    return 0;
+}
+
+static void add_exclude(struct options *options, const char *glob)
+{
+    size_t n = 0;
+
+    while (options->exclude && options->exclude[n])
+        n++;
+    options->exclude = xreallocarray(options->exclude, n + 2, sizeof *options->exclude);
+    options->exclude[n] = glob;
+    options->exclude[n + 1] = NULL;
+    options->directory.exclude = options->exclude;
+}
+
+static void add_fuse(struct options *options, const char *text)
+{
+    char *joined = options->fuse ? xasprintf("%s,%s", options->fuse, text) : xstrdup(text);
+
+    free(options->fuse);
+    options->fuse = joined;
+}
+
+static int set_option(const struct options_command *command, int code, struct options *options,
+                      struct error *err)
+{
+    switch (code) {
+    case OPTION_TO:
+        options->plan.to = optarg;
+        return 0;
+    case OPTION_FROM:
+        options->plan.from = optarg;
+        return 0;
+    case OPTION_FOLLOW_SYMLINKS:
+        options->directory.follow_symlinks = true;
+        return 0;
+    case OPTION_EXCLUDE:
+        add_exclude(options, optarg);
+        return 0;
+    case OPTION_CACHE_SIZE:
+        return set_cache_size(command, optarg, options, err);
+    case OPTION_FOREGROUND:
+        options->foreground = true;
+        return 0;
+    case OPTION_LOG_FILE:
+        options->log_file = optarg;
+        return 0;
+    case OPTION_FUSE:
+        add_fuse(options, optarg);
+        return 0;
+    case OPTION_JSON:
+        options->json = true;
+        return 0;
+    case OPTION_LAZY:
+        options->lazy = true;
+        return 0;
+    default:
+        return error_set(err, "%s: option %d has no meaning here", command->name, code);
+    }
+}
+
+/* getopt's own two tables, of the rows that the command takes. */
+static void make_tables(const struct options_command *command, struct option *longs, char *shorts)
+{
+    *shorts++ = ':';
+    for (size_t i = 0; i < N_ROWS; i++) {
+        const struct option_row *row = &option_rows[i];
+        if (!row_applies(row, command))
+            continue;
+        if (row->name)
+            *longs++ =
+                (struct option){row->name, row->argument ? required_argument : no_argument, NULL, row->code};
+        if (row->code < 128) {
+            *shorts++ = (char)row->code;
+            if (row->argument)
+                *shorts++ = ':';
+        }
+    }
+    *longs = (struct option){0};
+    *shorts = '\0';
+}
+
+enum options_result options_parse(const struct options_command *command, int argc, char **argv,
+                                  struct options *options, struct error *err)
+{
+    struct option longs[N_ROWS + 1];
+    char shorts[2 * N_ROWS + 2];
+    int code;
+
+    *options = (struct options){.cache_size = READER_CACHE_DEFAULT};
+    make_tables(command, longs, shorts);
+    opterr = 0;
+    optind = 0;
+    while ((code = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
+        if (code == OPTION_HELP) {
+            print_help(command);
+            return OPTIONS_DONE;
+        }
+        if (code == ':' || code == '?') {
+            /* optopt is the letter of an unknown short option; 0 for an unknown long one */
+            bool letter = code == '?' && optopt > 0 && optopt < 128;
+            const char *what = code == ':'     ? "needs a value"
+                               : optopt >= 128 ? "takes no value"
+                                               : "unknown option";
+            if (letter)
+                return error_set(err, "%s: -%c: %s; `moefs %s --help` lists them", command->name, optopt,
+                                 what, command->name);
+            return error_set(err, "%s: %s: %s; `moefs %s --help` lists them", command->name, argv[optind - 1],
+                             what, command->name);
+        }
+        if (set_option(command, code, options, err) < 0)
+            return OPTIONS_ERROR;
+    }
+    if (argc - optind != command->n_operands)
+        return error_set(err, "%s: expected %s, got %d operand%s; `moefs %s --help` explains", command->name,
+                         command->operands, argc - optind, argc - optind == 1 ? "" : "s", command->name);
+    options->operands = (const char *const *)(argv + optind);
+    return OPTIONS_GO;
+}
+
+void options_free(struct options *options)
+{
+    free(options->exclude);
+    free(options->fuse);
+    *options = (struct options){0};
+}

@@ -1,0 +1,55 @@
+/* The command lines of mount, plan and umount: one table of options, one meaning each. */
+#ifndef MOEFS_FS_OPTIONS_H
+#define MOEFS_FS_OPTIONS_H
+
+#include "directory.h"
+#include "layout/error.h"
+#include "layout/plan.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Which options a command takes. */
+enum option_set {
+    OPTIONS_PLAN = 1,  /* what changes the plan: --to --from --follow-symlinks --exclude */
+    OPTIONS_MOUNT = 2, /* --cache-size --foreground --log-file -o */
+    OPTIONS_JSON = 4,
+    OPTIONS_LAZY = 8
+};
+
+struct options_command {
+    const char *name;     /* "mount" */
+    const char *operands; /* "SRC MNT" */
+    int n_operands;
+    unsigned sets;       /* enum option_set, or-ed */
+    const char *purpose; /* the paragraph of --help */
+};
+
+struct options {
+    const char *const *operands;
+    struct plan_options plan;
+    struct directory_options directory;
+    size_t cache_size; /* bytes */
+    bool foreground;
+    const char *log_file; /* or NULL */
+    char *fuse;           /* what all -o say, joined by commas, or NULL */
+    bool json;
+    bool lazy;
+    const char **exclude; /* directory.exclude; owned */
+};
+
+enum options_result {
+    OPTIONS_ERROR = -1, /* *err is set: exit with EXIT_USAGE */
+    OPTIONS_GO,
+    OPTIONS_DONE /* --help was asked for and printed: exit with EXIT_OK */
+};
+
+/* Texts point into argv. options_free() is to be called whatever the result. */
+enum options_result options_parse(const struct options_command *command, int argc, char **argv,
+                                  struct options *options, struct error *err);
+void options_free(struct options *options);
+
+/* "64K", "256M", "2G" or a number of bytes: powers of 1024. False for anything else. */
+bool options_parse_size(const char *text, size_t *bytes);
+
+#endif

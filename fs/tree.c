@@ -1,0 +1,209 @@
+#include "tree.h"
+
+#include <string.h>
+
+static unsigned path_depth(const char *path)
+{
+    unsigned depth = *path != '\0';
+
+    for (; *path; path++)
+        depth += *path == '/';
+    return depth;
+}
+
+/* Paths of one depth that share a parent share a prefix up to the last slash, so sorting by bytes makes
+ * siblings neighbours, sorted by name. */
+static int compare_inodes(const void *a, const void *b)
+{
+    const struct tree_inode *x = a, *y = b;
+    unsigned x_depth = path_depth(x->path), y_depth = path_depth(y->path);
+
+    if (x_depth != y_depth)
+        return x_depth < y_depth ? -1 : 1;
+    return strcmp(x->path, y->path);
+}
+
+static void set_size(struct stat *stat, uint64_t size)
+{
+    stat->st_size = (off_t)size;
+    stat->st_blocks = (blkcnt_t)(size / 512 + (size % 512 != 0));
+    stat->st_blksize = TREE_BLOCK_SIZE;
+}
+
+/* What everything computed from the shards has in common. Whoever reads a virtual file may see bytes of any
+ * shard, so it grants only what every shard grants to everyone in the class; where owners differ, what it
+ * grants to others. */
+static struct stat virtual_stat(const struct directory *directory)
+{
+    struct stat stat = {.st_nlink = 1, .st_uid = directory->stat.st_uid, .st_gid = directory->stat.st_gid};
+    mode_t mode = 0444;
+
+    for (uint32_t i = 0; i < directory->checkpoint.n_shards; i++) {
+        const struct stat *shard = &directory->files[i].stat;
+        if (i == 0) {
+            stat.st_uid = shard->st_uid;
+            stat.st_gid = shard->st_gid;
+            stat.st_mtim = shard->st_mtim;
+        }
+        mode_t others = shard->st_mode & 0004;
+        mode &= shard->st_mode;
+        if (shard->st_uid != stat.st_uid)
+            mode &= ~(mode_t)0400 | others << 6;
+        if (shard->st_gid != stat.st_gid)
+            mode &= ~(mode_t)0040 | others << 3;
+        if (shard->st_mtim.tv_sec > stat.st_mtim.tv_sec ||
+            (shard->st_mtim.tv_sec == stat.st_mtim.tv_sec && shard->st_mtim.tv_nsec > stat.st_mtim.tv_nsec))
+            stat.st_mtim = shard->st_mtim;
+    }
+    stat.st_mode = S_IFREG | mode;
+    stat.st_atim = stat.st_mtim;
+    stat.st_ctim = stat.st_mtim;
+    return stat;
+}
+
+static struct stat passed_stat(const struct stat *source, bool is_directory)
+{
+    struct stat stat = {.st_uid = source->st_uid,
+                        .st_gid = source->st_gid,
+                        .st_mtim = source->st_mtim,
+                        .st_atim = source->st_mtim,
+                        .st_ctim = source->st_mtim};
+
+    if (is_directory) {
+        stat.st_mode = S_IFDIR | (source->st_mode & 0555);
+        stat.st_nlink = 2;
+        set_size(&stat, 4096);
+    } else {
+        stat.st_mode = S_IFREG | (source->st_mode & 0444);
+        stat.st_nlink = 1;
+        set_size(&stat, (uint64_t)source->st_size);
+    }
+    return stat;
+}
+
+static void fill_inodes(struct tree *tree, const struct directory *directory, const struct plan *plan)
+{
+    const struct stat common = virtual_stat(directory);
+    struct tree_inode *inode = tree->inodes;
+
+    *inode++ =
+        (struct tree_inode){.path = "", .kind = TREE_DIRECTORY, .stat = passed_stat(&directory->stat, true)};
+    for (uint32_t i = 0; i < plan->n_files; i++, inode++) {
+        *inode =
+            (struct tree_inode){.path = plan->files[i].name, .kind = TREE_PLANNED, .file = i, .stat = common};
+        set_size(&inode->stat, plan->files[i].size);
+    }
+    for (uint32_t i = 0; i < directory->n_entries; i++, inode++) {
+        const struct directory_entry *entry = &directory->entries[i];
+        *inode = (struct tree_inode){.path = entry->path,
+                                     .kind = entry->is_directory ? TREE_DIRECTORY : TREE_PASSED,
+                                     .file = entry->file,
+                                     .stat = passed_stat(&entry->stat, entry->is_directory)};
+    }
+}
+
+/* The directory among the first n inodes (sorted) whose path is the first `length` bytes of path. */
+static struct tree_inode *find_parent(struct tree *tree, uint32_t n, const char *path, size_t length)
+{
+    uint32_t low = 0, high = n;
+    unsigned depth = path_depth(path) - 1;
+
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        struct tree_inode *inode = &tree->inodes[middle];
+        unsigned inode_depth = path_depth(inode->path);
+        int order = inode_depth < depth ? -1 : inode_depth > depth;
+        if (order == 0)
+            order = strncmp(inode->path, path, length);
+        if (order == 0 && inode->path[length] != '\0')
+            order = 1;
+        if (order == 0)
+            return inode->kind == TREE_DIRECTORY ? inode : NULL;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
+static int link_inode(struct tree *tree, uint32_t i, struct error *err)
+{
+    struct tree_inode *inode = &tree->inodes[i];
+    const char *slash = strrchr(inode->path, '/');
+    size_t parent_length = slash ? (size_t)(slash - inode->path) : 0;
+
+    if (strcmp(inode->path, inode[-1].path) == 0)
+        return error_set(err,
+                         "%s: the converted checkpoint has a file of this name, and so has the source "
+                         "directory beside its weights; --exclude '%s' hides the latter",
+                         inode->path, inode->path);
+    struct tree_inode *parent = find_parent(tree, i, inode->path, parent_length);
+    if (!parent)
+        return error_set(err, "%s: its directory is not among those that are shown", inode->path);
+    inode->name = slash ? slash + 1 : inode->path;
+    inode->parent = (uint32_t)(parent - tree->inodes) + 1;
+    inode->stat.st_ino = i + 1;
+    if (parent->n_children++ == 0)
+        parent->first_child = i + 1;
+    if (inode->kind == TREE_DIRECTORY)
+        parent->stat.st_nlink++;
+    else
+        tree->total_size += (uint64_t)inode->stat.st_size;
+    return 0;
+}
+
+int tree_build(const struct directory *directory, const struct plan *plan, struct tree *tree,
+               struct error *err)
+{
+    *tree = (struct tree){.n_inodes = 1 + plan->n_files + directory->n_entries};
+    tree->inodes = xcalloc(tree->n_inodes, sizeof *tree->inodes);
+    fill_inodes(tree, directory, plan);
+    qsort(tree->inodes, tree->n_inodes, sizeof *tree->inodes, compare_inodes);
+
+    struct tree_inode *root = &tree->inodes[0];
+    root->name = root->path;
+    root->parent = TREE_ROOT;
+    root->stat.st_ino = TREE_ROOT;
+    for (uint32_t i = 1; i < tree->n_inodes; i++) {
+        if (link_inode(tree, i, err) < 0) {
+            tree_free(tree);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+void tree_free(struct tree *tree)
+{
+    free(tree->inodes);
+    *tree = (struct tree){0};
+}
+
+const struct tree_inode *tree_get(const struct tree *tree, uint64_t number)
+{
+    return number >= TREE_ROOT && number <= tree->n_inodes ? &tree->inodes[number - 1] : NULL;
+}
+
+const struct tree_inode *tree_lookup(const struct tree *tree, const struct tree_inode *directory,
+                                     const char *name)
+{
+    if (strcmp(name, ".") == 0)
+        return directory;
+    if (strcmp(name, "..") == 0)
+        return tree_get(tree, directory->parent);
+
+    uint32_t low = directory->first_child, high = low + directory->n_children;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        const struct tree_inode *inode = &tree->inodes[middle - 1];
+        int order = strcmp(inode->name, name);
+        if (order == 0)
+            return inode;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
