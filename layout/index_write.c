@@ -53,50 +53,6 @@ static void sort_members(struct members *members)
     members->n = kept;
 }
 
-/* One UTF-16 unit, as ensure_ascii writes it. */
-static void write_unit(FILE *out, unsigned unit)
-{
-    static const char PLAIN[] = "\"\\\b\t\n\f\r", ESCAPES[] = "\"\\btnfr";
-    const char *escape = unit && unit < 0x80 ? strchr(PLAIN, (int)unit) : NULL;
-
-    if (escape)
-        fprintf(out, "\\%c", ESCAPES[escape - PLAIN]);
-    else if (unit < 0x20 || unit >= 0x7f)
-        fprintf(out, "\\u%04x", unit);
-    else
-        putc((int)unit, out);
-}
-
-/* The code point that begins at *text, which is valid UTF-8. */
-static unsigned take_code_point(const char **text)
-{
-    unsigned char first = (unsigned char)*(*text)++;
-    unsigned more = first < 0x80 ? 0 : first < 0xe0 ? 1 : first < 0xf0 ? 2 : 3;
-    unsigned code = more ? first & (0x3fu >> more) : first;
-
-    while (more--)
-        code = code << 6 | ((unsigned char)*(*text)++ & 0x3f);
-    return code;
-}
-
-static void write_code_point(FILE *out, unsigned code)
-{
-    if (code < 0x10000) {
-        write_unit(out, code);
-        return;
-    }
-    write_unit(out, 0xd800 + ((code - 0x10000) >> 10));
-    write_unit(out, 0xdc00 + ((code - 0x10000) & 0x3ff));
-}
-
-static void write_string(FILE *out, const char *text)
-{
-    putc('"', out);
-    while (*text)
-        write_code_point(out, take_code_point(&text));
-    putc('"', out);
-}
-
 /* The unit that the escape at *text (behind its backslash) stands for. */
 static unsigned take_escape(const char **text)
 {
@@ -121,9 +77,9 @@ static void write_raw_string(FILE *out, const struct json_token *token)
     while (text < end) {
         if (*text == '\\') {
             text++;
-            write_unit(out, take_escape(&text));
+            json_write_unit(out, take_escape(&text));
         } else {
-            write_code_point(out, take_code_point(&text));
+            json_write_code_point(out, &text);
         }
     }
     putc('"', out);
@@ -185,7 +141,7 @@ static void write_members(FILE *out, struct members *members, unsigned indent)
         if (i)
             putc(',', out);
         write_line(out, indent + 1);
-        write_string(out, members->list[i].key);
+        json_write_string(out, members->list[i].key);
         fputs(": ", out);
         write_value(out, members->list[i].value, members->list[i].length, indent + 1);
     }
@@ -280,9 +236,9 @@ static void write_weight_map(FILE *out, const char *const *tensors, const char *
     putc('{', out);
     for (size_t i = 0; i < members.n; i++) {
         fputs(i ? ",\n    " : "\n    ", out);
-        write_string(out, members.list[i].key);
+        json_write_string(out, members.list[i].key);
         fputs(": ", out);
-        write_string(out, members.list[i].value);
+        json_write_string(out, members.list[i].value);
     }
     fputs(members.n ? "\n  }" : "}", out);
     free(members.list);
