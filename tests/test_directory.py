@@ -770,7 +770,7 @@ def src(tmp_path):
 @pytest.mark.parametrize("case, fragments, options, status", REFUSED)
 def test_refused(case, fragments, options, status, src, run_moefs):
     given = case(src) or src
-    result = run_moefs("plan", given, *options)
+    result = run_moefs("plan", given, *options, errors="surrogateescape")
     assert result.returncode == status, result.stderr
     for fragment in fragments:
         assert fragment in result.stderr
@@ -786,7 +786,7 @@ def listing(top):
 @pytest.mark.parametrize("case, fragments, not_said, names, options", SHOWN)
 def test_shown(case, fragments, not_said, names, options, src, run_moefs, mount):
     given = case(src) or src
-    result = run_moefs("plan", given, *options)
+    result = run_moefs("plan", given, *options, errors="surrogateescape")
     assert result.returncode == 0, result.stderr
     for fragment in fragments:
         assert fragment in result.stderr
@@ -801,6 +801,18 @@ def test_shown(case, fragments, not_said, names, options, src, run_moefs, mount)
             assert stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode), name
             if stat.S_ISREG(status.st_mode) and not name.endswith((".safetensors", ".index.json")):
                 assert (m.path / name).read_bytes() == (snapshot / name).read_bytes(), name
+
+
+def test_name_of_a_virtual_file_is_taken(src, run_moefs, tmp_path):
+    """Merging empties the second shard, so that the first becomes model.safetensors."""
+    base(src)
+    save_file({n: t for n, t in tensors(1).items() if "experts" in n}, src / TWO, metadata={"format": "pt"})
+    write(src / "model.safetensors" / "x", "x")
+    (tmp_path / "mnt").mkdir()
+    result = run_moefs("mount", src, tmp_path / "mnt")
+    assert result.returncode == 1
+    assert "model.safetensors" in result.stderr
+    assert not os.path.ismount(tmp_path / "mnt")
 
 
 def run_as(moefs, src, *prefix):
