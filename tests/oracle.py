@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from checkpoints import INDEX, ORIGINAL, PROJS, V5, dump_index, expert_name
+from checkpoints import ORIGINAL, PROJS, V5, dump_index, expert_name
 
 
 def wanted_layouts(model_type, block, to):
