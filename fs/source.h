@@ -13,6 +13,8 @@ struct source_ops {
     /* Reads length bytes at offset of file number `file` into buffer. 0, or an errno: EIO where the file ends early
      * or is no longer the one that was opened. buffer's contents are unspecified on failure. */
     int (*pread)(struct source *source, uint32_t file, uint64_t offset, void *buffer, size_t length);
+    /* What file number `file` is called, for messages; NULL where it has no name. The source's. */
+    const char *(*name)(struct source *source, uint32_t file);
     void (*close)(struct source *source);
 };
 
@@ -24,6 +26,11 @@ struct source {
 static inline int source_pread(struct source *source, uint32_t file, uint64_t offset, void *buffer, size_t length)
 {
     return source->ops->pread(source, file, offset, buffer, length);
+}
+
+static inline const char *source_name(struct source *source, uint32_t file)
+{
+    return source->ops->name ? source->ops->name(source, file) : NULL;
 }
 
 static inline void source_close(struct source *source)

@@ -1,0 +1,370 @@
+#include "block_cache.h"
+
+/* Without this uthash ends the process where its table cannot grow. */
+#define HASH_NONFATAL_OOM 1
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+#include <utlist.h>
+
+/* 2Q's two sizes, as the paper advises. A1in: first-time blocks, first in, first out. A1out: the keys of
+ * those that left it, counted with the bytes their blocks had. A block asked for while its key is there goes
+ * to Am: least recently used. */
+#define A1IN_SHARE 4
+#define A1OUT_SHARE 2
+/* Keys cost memory too: with tiny blocks the bytes they stand for are no bound. */
+#define A1OUT_KEYS_MAX 16384
+
+enum block_state { FILLING, READY, FAILED };
+enum block_queue { A1IN, AM };
+
+struct block {
+    struct block_key key;
+    enum block_state state;
+    enum block_queue queue; /* while READY */
+    int error;              /* when FAILED */
+    uint32_t users;         /* whoever fills, awaits or copies it: a block with users is never evicted */
+    unsigned char *contents;
+    size_t length;
+    pthread_cond_t settled; /* no longer FILLING */
+    struct block *prev, *next;
+    UT_hash_handle hh;
+};
+
+struct ghost {
+    struct block_key key;
+    size_t length;
+    struct ghost *prev, *next;
+    UT_hash_handle hh;
+};
+
+/* Somebody whose block does not fit yet. They are let in in the order in which they came. */
+struct applicant {
+    pthread_cond_t turn;
+    struct applicant *prev, *next;
+};
+
+struct block_cache {
+    pthread_mutex_t
+        lock; /* guards everything; never held while a block is filled, allocated, freed or copied */
+    size_t capacity;
+    block_fill *fill;
+    void *context;
+    struct block *blocks;      /* by key: FILLING and READY */
+    struct block *queues[2];   /* READY; the head is the next to go */
+    struct ghost *ghosts;      /* by key */
+    struct ghost *ghost_queue; /* A1out; the head is the oldest */
+    size_t a1in_bytes, a1out_bytes;
+    struct applicant *applicants;
+    struct block_cache_stats stats;
+};
+
+struct block_cache *block_cache_new(size_t capacity, block_fill *fill, void *context)
+{
+    struct block_cache *cache = calloc(1, sizeof *cache);
+
+    if (!cache)
+        return NULL;
+    pthread_mutex_init(&cache->lock, NULL);
+    cache->capacity = capacity;
+    cache->fill = fill;
+    cache->context = context;
+    return cache;
+}
+
+static void block_free(struct block *block)
+{
+    pthread_cond_destroy(&block->settled);
+    free(block->contents);
+    free(block);
+}
+
+static void forget_ghost(struct block_cache *cache, struct ghost *ghost)
+{
+    HASH_DEL(cache->ghosts, ghost);
+    DL_DELETE(cache->ghost_queue, ghost);
+    cache->a1out_bytes -= ghost->length;
+    free(ghost);
+}
+
+void block_cache_free(struct block_cache *cache)
+{
+    struct block *block, *next;
+
+    if (!cache)
+        return;
+    assert(!cache->applicants);
+    while (cache->ghost_queue)
+        forget_ghost(cache, cache->ghost_queue);
+    HASH_ITER (hh, cache->blocks, block, next) {
+        assert(block->users == 0);
+        HASH_DEL(cache->blocks, block);
+        block_free(block);
+    }
+    pthread_mutex_destroy(&cache->lock);
+    free(cache);
+}
+
+static struct ghost *find_ghost(struct block_cache *cache, struct block_key key)
+{
+    struct ghost *ghost;
+
+    HASH_FIND(hh, cache->ghosts, &key, sizeof key, ghost);
+    return ghost;
+}
+
+/* Short memory only costs the memory of the key. */
+static void remember_ghost(struct block_cache *cache, const struct block *block)
+{
+    struct ghost *ghost = malloc(sizeof *ghost);
+
+    if (!ghost)
+        return;
+    *ghost = (struct ghost){.key = block->key, .length = block->length};
+    HASH_ADD(hh, cache->ghosts, key, sizeof ghost->key, ghost);
+    if (!ghost->hh.tbl) {
+        free(ghost);
+        return;
+    }
+    DL_APPEND(cache->ghost_queue, ghost);
+    cache->a1out_bytes += ghost->length;
+    while (cache->a1out_bytes > cache->capacity / A1OUT_SHARE || HASH_COUNT(cache->ghosts) > A1OUT_KEYS_MAX)
+        forget_ghost(cache, cache->ghost_queue);
+}
+
+static struct block *first_unused(struct block *queue)
+{
+    struct block *block;
+
+    DL_FOREACH (queue, block)
+        if (block->users == 0)
+            return block;
+    return NULL;
+}
+
+/* Takes the block that 2Q gives up next out of the cache and puts it on *evicted; false where all are in use.
+ */
+static bool evict(struct block_cache *cache, struct block **evicted)
+{
+    const bool from_a1in = cache->a1in_bytes > cache->capacity / A1IN_SHARE || !cache->queues[AM];
+    struct block *block = first_unused(cache->queues[from_a1in ? A1IN : AM]);
+
+    if (!block)
+        block = first_unused(cache->queues[from_a1in ? AM : A1IN]);
+    if (!block)
+        return false;
+    DL_DELETE(cache->queues[block->queue], block);
+    HASH_DEL(cache->blocks, block);
+    cache->stats.bytes -= block->length;
+    if (block->queue == A1IN) {
+        cache->a1in_bytes -= block->length;
+        remember_ghost(cache, block);
+    }
+    LL_PREPEND(*evicted, block);
+    return true;
+}
+
+static void free_evicted(struct block *evicted)
+{
+    struct block *block, *next;
+
+    LL_FOREACH_SAFE(evicted, block, next)
+    block_free(block);
+}
+
+/* True when `length` more bytes may be held. A single block is let in however large. */
+static bool make_room(struct block_cache *cache, size_t length, struct block **evicted)
+{
+    while (cache->stats.bytes > 0 &&
+           (length > cache->capacity || cache->stats.bytes > cache->capacity - length))
+        if (!evict(cache, evicted))
+            return false;
+    return true;
+}
+
+/* Called whenever room may have been made: a block lost its last user, left, or an applicant was served. */
+static void call_next(struct block_cache *cache)
+{
+    if (cache->applicants)
+        pthread_cond_signal(&cache->applicants->turn);
+}
+
+static struct block *find_block(struct block_cache *cache, struct block_key key)
+{
+    struct block *block;
+
+    HASH_FIND(hh, cache->blocks, &key, sizeof key, block);
+    return block;
+}
+
+/* Waits behind earlier applicants until there is room for the block, or somebody else has brought it in
+ * meanwhile: then that one is returned. */
+static struct block *wait_for_room(struct block_cache *cache, struct block_key key, size_t length,
+                                   struct block **evicted)
+{
+    struct applicant self;
+    struct block *block = NULL;
+
+    if (!cache->applicants && make_room(cache, length, evicted))
+        return NULL;
+    pthread_cond_init(&self.turn, NULL);
+    DL_APPEND(cache->applicants, &self);
+    for (;;) {
+        if (cache->applicants == &self) {
+            block = find_block(cache, key);
+            if (block || make_room(cache, length, evicted))
+                break;
+        }
+        if (*evicted) {
+            /* What was given up already must not be held while waiting. The lock is taken anew: look again.
+             */
+            struct block *gone = *evicted;
+            *evicted = NULL;
+            pthread_mutex_unlock(&cache->lock);
+            free_evicted(gone);
+            pthread_mutex_lock(&cache->lock);
+            continue;
+        }
+        pthread_cond_wait(&self.turn, &cache->lock);
+    }
+    DL_DELETE(cache->applicants, &self);
+    pthread_cond_destroy(&self.turn);
+    call_next(cache);
+    return block;
+}
+
+/* Enters an empty block, FILLING, with one user. NULL when memory is short. */
+static struct block *add_block(struct block_cache *cache, struct block_key key, size_t length)
+{
+    struct block *block = calloc(1, sizeof *block);
+
+    if (!block)
+        return NULL;
+    block->key = key;
+    block->length = length;
+    block->state = FILLING;
+    block->users = 1;
+    pthread_cond_init(&block->settled, NULL);
+    HASH_ADD(hh, cache->blocks, key, sizeof block->key, block);
+    if (!block->hh.tbl) {
+        block_free(block);
+        return NULL;
+    }
+    cache->stats.bytes += length;
+    if (cache->stats.bytes > cache->stats.peak_bytes)
+        cache->stats.peak_bytes = cache->stats.bytes;
+    return block;
+}
+
+/* Computes a block that add_block() made. The lock is given up meanwhile. */
+static void fill_block(struct block_cache *cache, struct block *block, struct block *evicted)
+{
+    pthread_mutex_unlock(&cache->lock);
+    free_evicted(evicted);
+    block->contents = malloc(block->length);
+    int e =
+        block->contents ? cache->fill(cache->context, block->key, block->contents, block->length) : ENOMEM;
+    pthread_mutex_lock(&cache->lock);
+    if (e) {
+        block->state = FAILED;
+        block->error = e;
+        HASH_DEL(cache->blocks, block);
+        cache->stats.bytes -= block->length;
+        call_next(cache);
+    } else {
+        struct ghost *ghost = find_ghost(cache, block->key);
+        block->state = READY;
+        block->queue = ghost ? AM : A1IN;
+        if (ghost)
+            forget_ghost(cache, ghost);
+        else
+            cache->a1in_bytes += block->length;
+        DL_APPEND(cache->queues[block->queue], block);
+    }
+    pthread_cond_broadcast(&block->settled);
+}
+
+/* Finds or computes the block and becomes one of its users, whatever its state is then. NULL: ENOMEM. */
+static struct block *enter(struct block_cache *cache, struct block_key key, size_t length)
+{
+    struct block *evicted = NULL, *block = find_block(cache, key);
+
+    if (!block)
+        block = wait_for_room(cache, key, length, &evicted);
+    if (!block) {
+        cache->stats.misses++;
+        block = add_block(cache, key, length);
+        if (!block) {
+            call_next(cache); /* the room that was made is another's */
+            free_evicted(evicted);
+            return NULL;
+        }
+        fill_block(cache, block, evicted);
+        return block;
+    }
+    assert(block->length == length);
+    block->users++;
+    free_evicted(evicted);
+    if (block->state == READY) {
+        cache->stats.hits++;
+        return block;
+    }
+    cache->stats.waits++;
+    while (block->state == FILLING)
+        pthread_cond_wait(&block->settled, &cache->lock);
+    return block;
+}
+
+/* Stops using the block. What remains to be freed outside the lock goes to *evicted. */
+static void leave(struct block_cache *cache, struct block *block, struct block **evicted)
+{
+    if (--block->users > 0)
+        return;
+    if (block->state == FAILED) {
+        LL_PREPEND(*evicted, block);
+        return;
+    }
+    if (block->queue == AM) {
+        DL_DELETE(cache->queues[AM], block);
+        DL_APPEND(cache->queues[AM], block);
+    }
+    while (cache->stats.bytes > cache->capacity && evict(cache, evicted))
+        ;
+    call_next(cache);
+}
+
+int block_cache_read(struct block_cache *cache, struct block_key key, size_t length, size_t offset,
+                     void *buffer, size_t n)
+{
+    struct block *evicted = NULL;
+
+    assert(offset <= length && n <= length - offset);
+    pthread_mutex_lock(&cache->lock);
+    struct block *block = enter(cache, key, length);
+    if (!block) {
+        pthread_mutex_unlock(&cache->lock);
+        return ENOMEM;
+    }
+    const int e = block->state == FAILED ? block->error : 0;
+    if (!e) {
+        pthread_mutex_unlock(&cache->lock);
+        memcpy(buffer, block->contents + offset, n);
+        pthread_mutex_lock(&cache->lock);
+    }
+    leave(cache, block, &evicted);
+    pthread_mutex_unlock(&cache->lock);
+    free_evicted(evicted);
+    return e;
+}
+
+void block_cache_get_stats(struct block_cache *cache, struct block_cache_stats *stats)
+{
+    pthread_mutex_lock(&cache->lock);
+    *stats = cache->stats;
+    pthread_mutex_unlock(&cache->lock);
+}

@@ -1,0 +1,104 @@
+#include "log.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Longer lines are cut: a line leaves in one write, so that lines of several threads never mix. */
+#define LINE_MAX_BYTES 2048
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static enum { TO_STDERR, TO_DESCRIPTOR, TO_SYSLOG } where = TO_STDERR;
+static int descriptor = STDERR_FILENO;
+
+static const int syslog_priority[] = {
+    [LOG_LEVEL_ERROR] = LOG_ERR,
+    [LOG_LEVEL_WARNING] = LOG_WARNING,
+    [LOG_LEVEL_INFO] = LOG_INFO,
+};
+
+static const char *const level_prefix[] = {
+    [LOG_LEVEL_ERROR] = "error: ",
+    [LOG_LEVEL_WARNING] = "warning: ",
+    [LOG_LEVEL_INFO] = "",
+};
+
+static void write_line(int fd, const char *line, size_t length)
+{
+    while (length > 0) {
+        ssize_t n = write(fd, line, length);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return; /* nowhere to report that the log cannot be written */
+        line += n;
+        length -= (size_t)n;
+    }
+}
+
+static size_t write_stamp(char *line, size_t size)
+{
+    struct timespec now;
+    struct tm utc;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &utc);
+    size_t n = strftime(line, size, "%Y-%m-%dT%H:%M:%S", &utc);
+    return n + (size_t)snprintf(line + n, size - n, ".%03ldZ ", now.tv_nsec / 1000000);
+}
+
+void log_line(enum log_level level, const char *format, ...)
+{
+    char line[LINE_MAX_BYTES];
+    size_t n = 0;
+    int saved_errno = errno;
+    va_list args;
+
+    pthread_mutex_lock(&lock);
+    if (where == TO_DESCRIPTOR)
+        n = write_stamp(line, sizeof line);
+    else if (where == TO_STDERR)
+        n = (size_t)snprintf(line, sizeof line, "moefs: ");
+    n += (size_t)snprintf(line + n, sizeof line - n, "%s", level_prefix[level]);
+    va_start(args, format);
+    int text = vsnprintf(line + n, sizeof line - n, format, args);
+    va_end(args);
+    if (text > 0)
+        n += (size_t)text;
+    if (n > sizeof line - 2)
+        n = sizeof line - 2;
+    /* File names may hold line breaks and escape sequences. */
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
+            line[i] = '?';
+    if (where == TO_SYSLOG) {
+        line[n] = '\0';
+        syslog(syslog_priority[level], "%s", line);
+    } else {
+        line[n++] = '\n';
+        write_line(descriptor, line, n);
+    }
+    pthread_mutex_unlock(&lock);
+    errno = saved_errno;
+}
+
+void log_to_syslog(void)
+{
+    pthread_mutex_lock(&lock);
+    openlog("moefs", LOG_PID, LOG_DAEMON);
+    where = TO_SYSLOG;
+    pthread_mutex_unlock(&lock);
+}
+
+void log_to_descriptor(int fd)
+{
+    pthread_mutex_lock(&lock);
+    descriptor = fd;
+    where = TO_DESCRIPTOR;
+    pthread_mutex_unlock(&lock);
+}

@@ -1,0 +1,202 @@
+#include "reader.h"
+#include "gather.h"
+#include "log.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* So that several units are in the cache at once, whatever its size; and no more is computed for one small
+ * read than takes some milliseconds. */
+#define UNIT_MAX ((uint64_t)8 << 20)
+#define UNITS_PER_CACHE 8
+
+/* Failures logged at most in one period; the rest is counted. A trainer retries, and has many workers. */
+#define FAILURES_LOGGED 10
+#define FAILURE_PERIOD_SECONDS 10
+
+struct reader {
+    const struct plan *plan;
+    struct source *source;
+    struct block_cache *cache;
+    uint64_t unit_limit;
+    pthread_mutex_t log_lock; /* guards the next three */
+    time_t period;
+    unsigned logged;
+    uint64_t suppressed;
+};
+
+/* Where a read is, for the line that is logged when it fails. */
+struct position {
+    const struct planned_file *file;
+    const struct planned_tensor *tensor; /* NULL: a verbatim file */
+    uint32_t shard;
+    uint64_t offset, length; /* bytes in the virtual file */
+};
+
+static bool may_log_failure(struct reader *reader, uint64_t *suppressed)
+{
+    struct timespec now;
+    bool may;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    *suppressed = 0;
+    pthread_mutex_lock(&reader->log_lock);
+    if (reader->logged == 0 || now.tv_sec - reader->period >= FAILURE_PERIOD_SECONDS) {
+        reader->period = now.tv_sec;
+        reader->logged = 0;
+        *suppressed = reader->suppressed;
+        reader->suppressed = 0;
+    }
+    may = reader->logged < FAILURES_LOGGED;
+    if (may)
+        reader->logged++;
+    else
+        reader->suppressed++;
+    pthread_mutex_unlock(&reader->log_lock);
+    return may;
+}
+
+static int log_failure(struct reader *reader, const struct position *at, int e)
+{
+    uint64_t suppressed;
+
+    if (!may_log_failure(reader, &suppressed))
+        return e;
+    if (suppressed > 0)
+        log_line(LOG_LEVEL_ERROR, "%" PRIu64 " more failed reads were not logged", suppressed);
+    const char *shard = source_name(reader->source, at->shard);
+    log_line(LOG_LEVEL_ERROR,
+             "%s: bytes %" PRIu64 " to %" PRIu64 "%s%s, from source shard %" PRIu32 " (%s): %s",
+             at->file->name, at->offset, at->offset + at->length, at->tensor ? " of tensor " : "",
+             at->tensor ? at->tensor->info.name : "", at->shard, shard ? shard : "unnamed", strerror(e));
+    return e;
+}
+
+static int fill_unit(void *context, struct block_key key, void *buffer, size_t length)
+{
+    struct reader *reader = context;
+    const struct gather *gather = &reader->plan->gathers[key.gather];
+    const uint64_t begin = key.unit * gather_unit(reader->plan, gather, reader->unit_limit);
+
+    return gather_compute(reader->plan, gather, begin, begin + length, reader->source, buffer);
+}
+
+/* Bytes [offset, offset + length) of the gather's interval, through the cache. */
+static int read_gather(struct reader *reader, uint32_t number, uint64_t offset, uint64_t length,
+                       unsigned char *buffer)
+{
+    const struct gather *gather = &reader->plan->gathers[number];
+    const uint64_t unit = gather_unit(reader->plan, gather, reader->unit_limit);
+
+    while (length > 0) {
+        const uint64_t k = offset / unit, inside = offset % unit;
+        const uint64_t block = gather->length - k * unit < unit ? gather->length - k * unit : unit;
+        const uint64_t n = length < block - inside ? length : block - inside;
+        assert(k <= UINT32_MAX);
+        int e = block_cache_read(reader->cache, (struct block_key){number, (uint32_t)k}, block, inside,
+                                 buffer, n);
+        if (e)
+            return e;
+        buffer += n;
+        offset += n;
+        length -= n;
+    }
+    return 0;
+}
+
+/* Bytes [offset, offset + length) of the tensor, which must lie inside it. */
+static int read_tensor(struct reader *reader, const struct planned_file *file,
+                       const struct planned_tensor *tensor, uint64_t offset, uint64_t length,
+                       unsigned char *buffer)
+{
+    const struct extent *extent = plan_find_extent(reader->plan, tensor, offset);
+
+    for (; length > 0; extent++) {
+        assert(extent < reader->plan->extents + tensor->first_extent + tensor->n_extents);
+        assert(offset >= extent->begin && offset - extent->begin < extent->length);
+        const uint64_t inside = offset - extent->begin;
+        const uint64_t n = length < extent->length - inside ? length : extent->length - inside;
+        const struct position at = {file, tensor, extent->shard, tensor->offset + offset, n};
+        int e = extent->gather == PLAN_NO_GATHER
+                    ? source_pread(reader->source, extent->shard, extent->source + inside, buffer, n)
+                    : read_gather(reader, extent->gather, inside, n, buffer);
+        if (e)
+            return log_failure(reader, &at, e);
+        buffer += n;
+        offset += n;
+        length -= n;
+    }
+    return 0;
+}
+
+int reader_read(struct reader *reader, uint32_t number, uint64_t offset, size_t length, void *buffer)
+{
+    assert(number < reader->plan->n_files);
+    const struct planned_file *file = &reader->plan->files[number];
+    unsigned char *to = buffer;
+
+    assert(offset <= file->size && length <= file->size - offset);
+    if (file->verbatim_shard != PLAN_NO_SHARD) {
+        const struct position at = {file, NULL, file->verbatim_shard, offset, length};
+        int e = source_pread(reader->source, file->verbatim_shard, offset, buffer, length);
+        return e ? log_failure(reader, &at, e) : 0;
+    }
+    if (length > 0 && offset < file->head_length) {
+        const size_t left = file->head_length - offset;
+        const size_t n = length < left ? length : left;
+        memcpy(to, file->head + offset, n);
+        to += n;
+        offset += n;
+        length -= n;
+    }
+    while (length > 0) {
+        const struct planned_tensor *tensor = plan_find_tensor(reader->plan, file, offset);
+        assert(tensor && offset >= tensor->offset && offset - tensor->offset < tensor->length);
+        const uint64_t inside = offset - tensor->offset;
+        const size_t n = length < tensor->length - inside ? length : tensor->length - inside;
+        int e = read_tensor(reader, file, tensor, inside, n, to);
+        if (e)
+            return e;
+        to += n;
+        offset += n;
+        length -= n;
+    }
+    return 0;
+}
+
+struct reader *reader_new(const struct plan *plan, struct source *source, size_t cache_size)
+{
+    struct reader *reader = calloc(1, sizeof *reader);
+
+    if (!reader)
+        return NULL;
+    reader->plan = plan;
+    reader->source = source;
+    reader->unit_limit = cache_size / UNITS_PER_CACHE < UNIT_MAX ? cache_size / UNITS_PER_CACHE : UNIT_MAX;
+    reader->cache = block_cache_new(cache_size, fill_unit, reader);
+    if (!reader->cache) {
+        free(reader);
+        return NULL;
+    }
+    pthread_mutex_init(&reader->log_lock, NULL);
+    return reader;
+}
+
+void reader_free(struct reader *reader)
+{
+    if (!reader)
+        return;
+    block_cache_free(reader->cache);
+    pthread_mutex_destroy(&reader->log_lock);
+    free(reader);
+}
+
+void reader_get_stats(struct reader *reader, struct block_cache_stats *stats)
+{
+    block_cache_get_stats(reader->cache, stats);
+}

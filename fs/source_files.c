@@ -1,0 +1,196 @@
+#include "source_files.h"
+#include "log.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+/* Linux moves at most 2 GiB less a page in one call. */
+#define PREAD_MAX ((size_t)1 << 30)
+#define HEAD_CHUNK ((size_t)64 << 10)
+
+struct held_file {
+    struct source_file opened;
+    pthread_mutex_t lock; /* guards the next two; never held during I/O */
+    struct timespec ctime;
+    nlink_t nlink;
+    atomic_bool logged_change, logged_link, logged_error;
+};
+
+struct source_files {
+    struct source source;
+    uint32_t n;
+    struct held_file files[];
+};
+
+static bool same_time(struct timespec a, struct timespec b)
+{
+    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+/* Not logged here: a file that was cut is reported as changed. An early end is EIO. */
+static int read_exact(const struct held_file *file, uint64_t offset, void *buffer, size_t length)
+{
+    char *to = buffer;
+
+    while (length > 0) {
+        ssize_t n = pread(file->opened.fd, to, length < PREAD_MAX ? length : PREAD_MAX, (off_t)offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? errno : EIO;
+        to += n;
+        offset += (uint64_t)n;
+        length -= (size_t)n;
+    }
+    return 0;
+}
+
+static void log_failed_read(struct held_file *file, uint64_t offset, uint64_t length, int e)
+{
+    if (!atomic_exchange(&file->logged_error, true))
+        log_line(LOG_LEVEL_ERROR, "%s: reading bytes %llu to %llu of %lld: %s", file->opened.path,
+                 (unsigned long long)offset, (unsigned long long)(offset + length),
+                 (long long)file->opened.stat.st_size, strerror(e));
+}
+
+/* Sets *same to whether the head's digest still is what it was at mount. */
+static int compare_head(struct held_file *file, bool *same)
+{
+    int e = ENOMEM;
+    char *chunk = malloc(HEAD_CHUNK);
+    XXH3_state_t *state = XXH3_createState();
+
+    if (!chunk || !state)
+        goto out;
+    XXH3_64bits_reset(state);
+    for (uint64_t at = 0; at < file->opened.head_length;) {
+        uint64_t left = file->opened.head_length - at;
+        size_t n = left < HEAD_CHUNK ? (size_t)left : HEAD_CHUNK;
+        e = read_exact(file, at, chunk, n);
+        if (e)
+            goto out;
+        XXH3_64bits_update(state, chunk, n);
+        at += n;
+    }
+    *same = XXH3_64bits_digest(state) == file->opened.head_digest;
+    e = 0;
+out:
+    XXH3_freeState(state);
+    free(chunk);
+    return e;
+}
+
+/* The file's status changed and its contents, by size and mtime, did not. */
+static int accept_status(struct held_file *file, const struct stat *now)
+{
+    if (!atomic_exchange(&file->logged_link, true))
+        log_line(LOG_LEVEL_WARNING,
+                 "%s: its status changed (a link, an owner, a mode, a rename or a removal), its size and "
+                 "modification time did not: reading goes on",
+                 file->opened.path);
+    if (file->opened.head_length > 0) {
+        bool same = false;
+        int e = compare_head(file, &same);
+        if (e) {
+            log_failed_read(file, 0, file->opened.head_length, e);
+            return e;
+        }
+        if (!same) {
+            if (!atomic_exchange(&file->logged_change, true))
+                log_line(LOG_LEVEL_ERROR, "%s: its header is no longer the one that was mounted: reads fail",
+                         file->opened.path);
+            return EIO;
+        }
+    }
+    pthread_mutex_lock(&file->lock);
+    file->ctime = now->st_ctim;
+    file->nlink = now->st_nlink;
+    pthread_mutex_unlock(&file->lock);
+    return 0;
+}
+
+/* Called after a read: bytes that were right when they were read are checked against a change before or
+ * during it. */
+static int check_unchanged(struct held_file *file)
+{
+    const struct stat *then = &file->opened.stat;
+    struct stat now;
+
+    if (fstat(file->opened.fd, &now) != 0) {
+        int e = errno;
+        if (!atomic_exchange(&file->logged_error, true))
+            log_line(LOG_LEVEL_ERROR, "%s: fstat: %s", file->opened.path, strerror(e));
+        return e;
+    }
+    if (now.st_size != then->st_size || !same_time(now.st_mtim, then->st_mtim)) {
+        if (!atomic_exchange(&file->logged_change, true))
+            log_line(LOG_LEVEL_ERROR,
+                     "%s: changed since it was mounted (%lld bytes then, %lld now; modification time %s): "
+                     "reads fail",
+                     file->opened.path, (long long)then->st_size, (long long)now.st_size,
+                     same_time(now.st_mtim, then->st_mtim) ? "the same" : "another");
+        return EIO;
+    }
+    pthread_mutex_lock(&file->lock);
+    bool same_status = same_time(now.st_ctim, file->ctime) && now.st_nlink == file->nlink;
+    pthread_mutex_unlock(&file->lock);
+    return same_status ? 0 : accept_status(file, &now);
+}
+
+static int files_pread(struct source *source, uint32_t number, uint64_t offset, void *buffer, size_t length)
+{
+    struct source_files *files = (struct source_files *)source;
+
+    if (number >= files->n || offset > INT64_MAX || length > INT64_MAX - offset)
+        return EINVAL;
+    struct held_file *file = &files->files[number];
+    int e = read_exact(file, offset, buffer, length);
+    int changed = check_unchanged(file);
+    if (e && !changed)
+        log_failed_read(file, offset, length, e);
+    return e ? e : changed;
+}
+
+static const char *files_name(struct source *source, uint32_t number)
+{
+    const struct source_files *files = (const struct source_files *)source;
+
+    return number < files->n ? files->files[number].opened.path : NULL;
+}
+
+static void files_close(struct source *source)
+{
+    struct source_files *files = (struct source_files *)source;
+
+    for (uint32_t i = 0; i < files->n; i++) {
+        close(files->files[i].opened.fd);
+        pthread_mutex_destroy(&files->files[i].lock);
+    }
+    free(files);
+}
+
+static const struct source_ops files_ops = {.pread = files_pread, .name = files_name, .close = files_close};
+
+struct source *source_files_open(const struct source_file *opened, uint32_t n)
+{
+    struct source_files *files = calloc(1, sizeof *files + n * sizeof files->files[0]);
+
+    if (!files)
+        return NULL;
+    files->source.ops = &files_ops;
+    files->n = n;
+    for (uint32_t i = 0; i < n; i++) {
+        struct held_file *file = &files->files[i];
+        file->opened = opened[i];
+        file->ctime = opened[i].stat.st_ctim;
+        file->nlink = opened[i].stat.st_nlink;
+        pthread_mutex_init(&file->lock, NULL);
+    }
+    return &files->source;
+}
