@@ -3,6 +3,7 @@
 #include "directory.h"
 #include "messages.h"
 #include "options.h"
+#include "tree.h"
 
 #include "layout/json.h"
 #include "layout/layouts.h"
@@ -301,6 +302,17 @@ static void print_json(const struct view *view)
            view->checkpoint->n_shards);
 }
 
+/* What a mount would refuse for its names is refused here too. */
+static int check_tree(const struct directory *directory, const struct plan *plan, struct error *err)
+{
+    struct tree tree;
+
+    if (tree_build(directory, plan, &tree, err) < 0)
+        return -1;
+    tree_free(&tree);
+    return 0;
+}
+
 static int print_plan(const struct directory *directory, const struct plan *plan, bool json,
                       struct error *err)
 {
@@ -335,7 +347,8 @@ int command_plan(int argc, char **argv, struct error *err)
         messages_print_notes(&directory.notes);
         if (plan_build(&directory.checkpoint, &options.plan, &plan, err) == 0) {
             messages_print_notes(&plan.notes);
-            status = print_plan(&directory, &plan, options.json, err);
+            if (check_tree(&directory, &plan, err) == 0)
+                status = print_plan(&directory, &plan, options.json, err);
             plan_free(&plan);
         }
         directory_close(&directory);

@@ -1,0 +1,130 @@
+/* What must hold for every plan, whatever the checkpoint: for unit tests and fuzzing. Aborts with a message.
+ */
+#ifndef MOEFS_TESTS_PLAN_CHECK_H
+#define MOEFS_TESTS_PLAN_CHECK_H
+
+#include "layout/plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define CHECK(condition, ...)                                                                                \
+    do {                                                                                                     \
+        if (!(condition)) {                                                                                  \
+            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition);                                  \
+            fprintf(stderr, __VA_ARGS__);                                                                    \
+            fputc('\n', stderr);                                                                             \
+            abort();                                                                                         \
+        }                                                                                                    \
+    } while (0)
+
+/* Every element of the box: `visit` gets byte offsets in the gather and in the shard's file. */
+static void check_visit_box(const struct gather_box *box, unsigned element_size,
+                            void (*visit)(uint64_t target, uint64_t source, void *context), void *context)
+{
+    uint64_t i[GATHER_DIMS_MAX] = {0};
+
+    for (;;) {
+        uint64_t target = box->target, source = box->source;
+        unsigned d = 0;
+        for (unsigned k = 0; k < box->n_dims; k++) {
+            target += i[k] * box->dims[k].target * element_size;
+            source += i[k] * box->dims[k].source * element_size;
+        }
+        visit(target, source, context);
+        while (d < box->n_dims && ++i[d] == box->dims[d].n)
+            i[d++] = 0;
+        if (d == box->n_dims)
+            return;
+    }
+}
+
+struct check_gather {
+    const struct checkpoint *checkpoint;
+    const struct gather *gather;
+    const struct gather_box *box;
+    unsigned char *written;
+};
+
+static void check_element(uint64_t target, uint64_t source, void *context)
+{
+    struct check_gather *c = context;
+    unsigned size = c->gather->element_size;
+
+    CHECK(target + size <= c->gather->length, "target %llu", (unsigned long long)target);
+    CHECK(source + size <= c->checkpoint->shards[c->box->shard].size, "source %llu",
+          (unsigned long long)source);
+    CHECK(target % size == 0 && !c->written[target / size], "target %llu twice", (unsigned long long)target);
+    c->written[target / size] = 1;
+}
+
+static void check_extent(const struct checkpoint *checkpoint, const struct plan *plan,
+                         const struct extent *extent)
+{
+    CHECK(extent->shard < checkpoint->n_shards, "shard %u", extent->shard);
+    if (extent->gather == PLAN_NO_GATHER) {
+        CHECK(extent->source + extent->length <= checkpoint->shards[extent->shard].size, "source %llu",
+              (unsigned long long)extent->source);
+        return;
+    }
+    const struct gather *gather = &plan->gathers[extent->gather];
+    CHECK(gather->length == extent->length, "gather %u", extent->gather);
+    CHECK(gather->first_box + gather->n_boxes <= plan->n_boxes, "gather %u", extent->gather);
+    struct check_gather c = {.checkpoint = checkpoint, .gather = gather};
+    uint64_t n = gather->length / gather->element_size;
+    c.written = calloc(1, n ? n : 1);
+    for (uint32_t b = 0; b < gather->n_boxes; b++) {
+        c.box = &plan->boxes[gather->first_box + b];
+        check_visit_box(c.box, gather->element_size, check_element, &c);
+    }
+    CHECK(!memchr(c.written, 0, n), "gather %u leaves elements out", extent->gather);
+    free(c.written);
+}
+
+static void check_tensor(const struct checkpoint *checkpoint, const struct plan *plan,
+                         const struct planned_tensor *tensor)
+{
+    uint64_t at = 0, bytes;
+
+    CHECK(safetensors_tensor_bytes(&tensor->info, &bytes) && bytes == tensor->length, "%s",
+          tensor->info.name);
+    for (uint32_t e = 0; e < tensor->n_extents; e++) {
+        const struct extent *extent = &plan->extents[tensor->first_extent + e];
+        CHECK(extent->begin == at && extent->length > 0, "%s: extent %u", tensor->info.name, e);
+        check_extent(checkpoint, plan, extent);
+        CHECK(plan_find_extent(plan, tensor, at) == extent, "%s: extent %u", tensor->info.name, e);
+        CHECK(plan_find_extent(plan, tensor, at + extent->length - 1) == extent, "%s", tensor->info.name);
+        at += extent->length;
+    }
+    CHECK(at == tensor->length, "%s: %llu bytes covered", tensor->info.name, (unsigned long long)at);
+}
+
+static void plan_check(const struct checkpoint *checkpoint, const struct plan *plan)
+{
+    uint32_t seen = 0;
+
+    for (uint32_t f = 0; f < plan->n_files; f++) {
+        const struct planned_file *file = &plan->files[f];
+        bool verbatim = file->verbatim_shard != PLAN_NO_SHARD;
+        uint64_t at = file->head_length;
+        CHECK(f == 0 || f >= plan->n_weight_files || strcmp(plan->files[f - 1].name, file->name) < 0, "%s",
+              file->name);
+        for (uint32_t t = 0; t < file->n_tensors; t++, seen++) {
+            const struct planned_tensor *tensor = &plan->tensors[file->first_tensor + t];
+            CHECK(tensor->file == f, "%s in %s", tensor->info.name, file->name);
+            CHECK(t == 0 ? verbatim || tensor->offset == at : tensor->offset == at, "%s", tensor->info.name);
+            check_tensor(checkpoint, plan, tensor);
+            at = tensor->offset + tensor->length;
+            if (tensor->length > 0) {
+                CHECK(plan_find_tensor(plan, file, tensor->offset) == tensor, "%s", tensor->info.name);
+                CHECK(plan_find_tensor(plan, file, at - 1) == tensor, "%s", tensor->info.name);
+            }
+        }
+        CHECK(at == file->size || (verbatim && file->n_tensors == 0), "%s: %llu of %llu bytes", file->name,
+              (unsigned long long)at, (unsigned long long)file->size);
+        CHECK(!plan_find_tensor(plan, file, file->size), "%s", file->name);
+    }
+    CHECK(seen == plan->n_tensors, "%u of %u tensors", seen, plan->n_tensors);
+}
+
+#endif
