@@ -16,8 +16,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define FAULT_VARIABLE "MOEFS_FAULT"
@@ -236,9 +235,9 @@ static int run_daemon(struct mount *mount, struct error *err)
 /* In the parent: the mount is there; does it answer? */
 static int confirm(const struct mount *mount, struct error *err)
 {
-    struct stat root;
+    struct statvfs answer;
 
-    if (mount_point_is_descriptor(mount->mount_point) || stat(mount->mount_point, &root) == 0)
+    if (mount_point_is_descriptor(mount->mount_point) || statvfs(mount->mount_point, &answer) == 0)
         return EXIT_OK;
     error_set(err, "%s: mounted, but it does not answer: %s", mount->mount_point, strerror(errno));
     kill(mount->daemon.pid, SIGTERM);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -43,8 +44,10 @@ int mount_point_check_descriptor(const char *given, struct error *err)
 static int check_directory(const char *path, const struct mount_entry *mounted, struct error *err)
 {
     struct stat stat_;
+    struct statvfs answer;
 
-    if (stat(path, &stat_) == 0) {
+    /* of a dead mount the kernel may still know the attributes; its numbers it has to ask for */
+    if (stat(path, &stat_) == 0 && statvfs(path, &answer) == 0) {
         if (!S_ISDIR(stat_.st_mode))
             return error_set(err, "%s: not a directory", path);
         return 0;

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,10 +66,15 @@ static struct fuse_entry_param make_entry(const struct tree_inode *inode)
 
 static void operation_lookup(fuse_req_t request, fuse_ino_t number, const char *name)
 {
-    const struct tree_inode *directory = request_directory(request, number);
+    const struct tree_inode *directory = request_inode(request, number);
 
     if (!directory)
         return;
+    if (strlen(name) > NAME_MAX) {
+        fuse_reply_err(request, ENAMETOOLONG);
+        return;
+    }
+    /* "." of a file is asked for too: that is how the kernel turns a file handle into an inode */
     const struct tree_inode *inode = tree_lookup(request_served(request)->tree, directory, name);
     struct fuse_entry_param entry = {.ino = 0, .entry_timeout = FOREVER}; /* a negative entry: kept as well */
     if (inode)
@@ -271,7 +277,7 @@ static void operation_statfs(fuse_req_t request, fuse_ino_t number)
                              .f_blocks =
                                  tree->total_size / STATFS_BLOCK + (tree->total_size % STATFS_BLOCK != 0),
                              .f_files = tree->n_inodes,
-                             .f_namemax = 255};
+                             .f_namemax = NAME_MAX};
 
     (void)number;
     fuse_reply_statfs(request, &answer);

@@ -70,7 +70,7 @@ static void print_help(const struct options_command *command)
         bool is_short = row->code < 128;
         snprintf(left, sizeof left, "%s%c%s%s%s%s%s", is_short ? "-" : "  ", is_short ? row->code : ' ',
                  row->name && is_short ? ", "
-                 : row->name           ? "  "
+                 : row->name           ? " "
                                        : "",
                  row->name ? "--" : "", row->name ? row->name : "", row->argument ? " " : "",
                  row->argument ? row->argument : "");
@@ -196,6 +196,23 @@ static void make_tables(const struct options_command *command, struct option *lo
     *shorts = '\0';
 }
 
+/* optopt is 0 for an unknown long option, its own value for a long one that is wrongly used (a letter, too,
+ * where it has one), and the letter of an unknown short one, which may stand inside a word. */
+static enum options_result refuse_option(const struct options_command *command, int code, const char *shorts,
+                                         char **argv, struct error *err)
+{
+    bool is_known = optopt >= 128 || (optopt > 0 && strchr(shorts, optopt));
+    const char *what = code == ':' ? "needs a value" : is_known ? "takes no value" : "unknown option";
+
+    if (optopt > 0 && !is_known)
+        error_set(err, "%s: -%c: %s; `moefs %s --help` lists them", command->name, optopt, what,
+                  command->name);
+    else
+        error_set(err, "%s: %s: %s; `moefs %s --help` lists them", command->name, argv[optind - 1], what,
+                  command->name);
+    return OPTIONS_ERROR;
+}
+
 enum options_result options_parse(const struct options_command *command, int argc, char **argv,
                                   struct options *options, struct error *err)
 {
@@ -212,18 +229,8 @@ enum options_result options_parse(const struct options_command *command, int arg
             print_help(command);
             return OPTIONS_DONE;
         }
-        if (code == ':' || code == '?') {
-            /* optopt is the letter of an unknown short option; 0 for an unknown long one */
-            bool letter = code == '?' && optopt > 0 && optopt < 128;
-            const char *what = code == ':'     ? "needs a value"
-                               : optopt >= 128 ? "takes no value"
-                                               : "unknown option";
-            if (letter)
-                return error_set(err, "%s: -%c: %s; `moefs %s --help` lists them", command->name, optopt,
-                                 what, command->name);
-            return error_set(err, "%s: %s: %s; `moefs %s --help` lists them", command->name, argv[optind - 1],
-                             what, command->name);
-        }
+        if (code == ':' || code == '?')
+            return refuse_option(command, code, shorts, argv, err);
         if (set_option(command, code, options, err) < 0)
             return OPTIONS_ERROR;
     }

@@ -1,0 +1,958 @@
+"""A mount's life: becoming a daemon, what is refused and how, signals, unmounting, dying, and the attributes it shows.
+
+What the bytes are is other tests' business; here a file's contents matter only where they prove that it is served.
+"""
+
+import ctypes
+import errno
+import json
+import mmap
+import os
+import resource
+import shutil
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import is_mounted, mounts, start_watchdog, stop_watchdog, wait_until
+
+EXPERTS, INNER, HIDDEN = 3, 4, 6
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def write_safetensors(path, tensors):
+    """{name: (shape, bytes)} of U8."""
+    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    for name, (shape, data) in tensors.items():
+        header[name] = {"dtype": "U8", "shape": shape, "data_offsets": [offset, offset + len(data)]}
+        offset += len(data)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(data for _, data in tensors.values()))
+
+
+def write_checkpoint(directory):
+    """A per-expert qwen3_moe of two layers in two shards, with a subdirectory."""
+    directory.mkdir(parents=True)
+    weight_map = {}
+    for layer in range(2):
+        tensors = {f"model.layers.{layer}.norm.weight": ([HIDDEN], bytes(range(HIDDEN)))}
+        for expert in range(EXPERTS):
+            for proj, shape in (("gate", [INNER, HIDDEN]), ("up", [INNER, HIDDEN]), ("down", [HIDDEN, INNER])):
+                name = f"model.layers.{layer}.mlp.experts.{expert}.{proj}_proj.weight"
+                tensors[name] = (shape, os.urandom(INNER * HIDDEN))
+        shard = f"model-{layer + 1:05d}-of-00002.safetensors"
+        write_safetensors(directory / shard, tensors)
+        weight_map.update(dict.fromkeys(tensors, shard))
+    (directory / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map})
+    )
+    config = {"model_type": "qwen3_moe", "num_experts": EXPERTS, "num_hidden_layers": 2}
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "tokenizer.json").write_bytes(os.urandom(3_000_000))
+    (directory / "assets" / "deep").mkdir(parents=True)
+    (directory / "assets" / "deep" / "note.txt").write_text("hello")
+    return directory
+
+
+@pytest.fixture
+def src(tmp_path):
+    return write_checkpoint(tmp_path / "src")
+
+
+@pytest.fixture
+def mnt(tmp_path):
+    path = tmp_path / "mnt"
+    path.mkdir()
+    yield path
+    while is_mounted(path):
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def daemon_of(path):
+    """Pid of the daemon that serves a mount point, by its command line."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"mount" in words and os.fsencode(path) in words:
+            return int(process.name)
+    return None
+
+
+@contextmanager
+def daemon(run_moefs, src, path, *options, **keywords):
+    """`moefs mount` as users call it; the daemon's pid. It is gone afterwards."""
+    done = run_moefs("mount", *options, src, path, **keywords)
+    assert done.returncode == 0, done.stderr
+    pid = daemon_of(path)
+    watchdog = start_watchdog(pid, path, 100)
+    try:
+        yield pid
+    finally:
+        if is_mounted(path):
+            subprocess.run(["umount", "-l", str(path)], check=True)
+        gone = wait_until(lambda: not alive(pid), 5)
+        if not gone:
+            os.kill(pid, signal.SIGKILL)
+        stop_watchdog(watchdog)
+    assert gone, "the daemon outlived its mount"
+
+
+def alive(pid):
+    """Neither gone nor a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def refused(run_moefs, *arguments, status=1, **keywords):
+    """The message of a command that must fail, and must print nothing else."""
+    done = run_moefs(*arguments, **keywords)
+    assert done.returncode == status, done.stderr
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("moefs: warning: ")]
+    error = next(i for i, line in enumerate(lines) if line.startswith("moefs: error: "))
+    assert all(line.startswith("  ") for line in lines[error + 1 :])
+    return "\n".join(lines[error:])
+
+
+def as_nobody(*command, **keywords):
+    return subprocess.run(
+        ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        **keywords,
+    )
+
+
+@pytest.fixture
+def public():
+    """A directory that every user reaches, as pytest's are not."""
+    path = Path(subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip())
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+# Becoming a daemon
+
+
+def test_daemon_returns_when_the_mount_answers(run_moefs, src, mnt):
+    with daemon(run_moefs, src, mnt) as pid:
+        assert (mnt / "config.json").read_bytes() == (src / "config.json").read_bytes()
+        assert os.getsid(pid) == pid
+        assert os.readlink(f"/proc/{pid}/cwd") == "/"
+        assert [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)] == ["/dev/null"] * 3
+        run_moefs("umount", mnt, check=True)
+        assert wait_until(lambda: not alive(pid))
+    assert os.listdir(mnt) == []
+
+
+def test_mount_options(run_moefs, src, mnt):
+    with daemon(run_moefs, src, mnt):
+        (found,) = [m for m in mounts() if m[0] == str(mnt)]
+    assert found[1:3] == ("fuse.moefs", str(src))
+    assert {"ro", "nosuid", "nodev", "default_permissions"} <= set(found[3].split(","))
+
+
+@pytest.mark.parametrize("name", ["with,comma", "back\\slash", "sp ace", "a\\,b", "new\nline", "é日"])
+def test_odd_source_names(run_moefs, tmp_path, mnt, name):
+    src = write_checkpoint(tmp_path / name)
+    with daemon(run_moefs, src, mnt):
+        assert [m[2] for m in mounts() if m[0] == str(mnt)] == [str(src)]
+        assert (mnt / "assets/deep/note.txt").read_text() == "hello"
+
+
+@pytest.mark.parametrize("name", ["sp ace", "back\\slash", "a,b", "tab\t", "-f"])
+def test_odd_mount_points(run_moefs, src, tmp_path, name):
+    path = tmp_path / name
+    path.mkdir()
+    with daemon(run_moefs, src, path):
+        assert (path / "assets/deep/note.txt").read_text() == "hello"
+        run_moefs("umount", path, check=True)
+        assert not is_mounted(path)
+
+
+def test_relative_paths(run_moefs, src, mnt):
+    done = run_moefs("mount", "src", "mnt/", cwd=mnt.parent)
+    assert done.returncode == 0, done.stderr
+    assert is_mounted(mnt)
+    assert run_moefs("umount", "./mnt//", cwd=mnt.parent).returncode == 0
+    assert not is_mounted(mnt)
+
+
+def test_log_file(run_moefs, src, mnt, tmp_path):
+    log = tmp_path / "moefs.log"
+    with daemon(run_moefs, src, mnt, "--log-file", log):
+        assert f"mounted at {mnt}" in log.read_text()
+    assert f"{mnt}: no longer mounted" in log.read_text()
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1), (0, 1, 2)])
+def test_closed_standard_descriptors(moefs, src, mnt, closed):
+    """A file of ours opened as descriptor 2 would be written to by the first message."""
+
+    def close():
+        for fd in closed:
+            os.close(fd)
+
+    assert subprocess.run([moefs, "mount", src, mnt], preexec_fn=close, timeout=30).returncode == 0
+    pid = daemon_of(mnt)
+    assert [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)] == ["/dev/null"] * 3
+    assert (mnt / "tokenizer.json").read_bytes() == (src / "tokenizer.json").read_bytes()
+
+
+def test_foreground_logs_to_stderr(mount, src):
+    with mount(src) as m:
+        assert f"moefs: {src}: mounted at {m.path}" in m.log.read_text()
+    assert f"moefs: {m.path}: no longer mounted" in m.log.read_text()
+
+
+def test_caller_does_not_wait_for_the_daemons_descriptors(run_moefs, src, mnt):
+    """A caller that reads moefs's output to the end gets to the end."""
+    begin = time.monotonic()
+    with daemon(run_moefs, src, mnt, timeout=20):
+        assert time.monotonic() - begin < 20
+
+
+def test_interrupted_caller_leaves_no_mount(moefs, src, mnt):
+    """Killed at any moment of mounting: either it had returned, or nothing stays."""
+    for delay in (0, 0.002, 0.005, 0.01, 0.02):
+        caller = subprocess.Popen([moefs, "mount", src, mnt], stderr=subprocess.PIPE, start_new_session=True)
+        time.sleep(delay)
+        caller.kill()
+        caller.wait()
+        caller.stderr.close()
+        pid = wait_until(lambda: daemon_of(mnt), 0.2)
+        if pid and wait_until(lambda: not alive(pid), 1):
+            assert not is_mounted(mnt)
+        if is_mounted(mnt):
+            (mnt / "config.json").read_bytes()  # it was ready before the kill
+            subprocess.run([moefs, "umount", mnt], check=True)
+        assert wait_until(lambda: daemon_of(mnt) is None)
+
+
+# What is refused
+
+
+def test_usage_errors(run_moefs, src, mnt):
+    cases = {
+        ("mount",): "expected SRC MNT",
+        ("mount", src): "expected SRC MNT",
+        ("mount", src, mnt, "x"): "expected SRC MNT",
+        ("mount", "--no-such", src, mnt): "--no-such: unknown option",
+        ("mount", "-z", src, mnt): "-z: unknown option",
+        ("mount", src, mnt, "--to"): "--to: needs a value",
+        ("mount", "--foreground=1", src, mnt): "takes no value",
+        ("mount", "--lazy", src, mnt): "--lazy: unknown option",
+        ("mount", "--cache-size", "1X", src, mnt): "not a size",
+        ("mount", "--cache-size", "", src, mnt): "not a size",
+        ("mount", "--cache-size", "-1", src, mnt): "not a size",
+        ("mount", "--cache-size", "1.5G", src, mnt): "not a size",
+        ("mount", "--cache-size", "99999999999999999999", src, mnt): "not a size",
+        ("mount", "--cache-size", "99999999999999G", src, mnt): "not a size",
+        ("mount", "--cache-size", "1023K", src, mnt): "at least 1048576",
+        ("umount",): "expected MNT",
+        ("umount", "a", "b"): "expected MNT",
+        ("frobnicate",): "no such command",
+    }
+    for arguments, message in cases.items():
+        assert message in refused(run_moefs, *arguments, status=2)
+    assert run_moefs().returncode == 2
+    assert not is_mounted(mnt)
+
+
+@pytest.mark.parametrize("command", [(), ("mount",), ("umount",)])
+def test_help(run_moefs, command):
+    done = run_moefs(*command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: moefs")
+
+
+def test_output_that_cannot_be_written_is_a_failure(moefs):
+    with open("/dev/full", "wb") as full:
+        assert subprocess.run([moefs, "--help"], stdout=full).returncode == 1
+
+
+def test_version(run_moefs):
+    done = run_moefs("--version")
+    assert done.returncode == 0 and done.stdout.startswith("moefs 0.")
+
+
+@pytest.mark.parametrize("foreground", [(), ("-f",)])
+def test_mount_point_absent_or_no_directory(run_moefs, src, tmp_path, foreground):
+    absent = tmp_path / "absent"
+    assert f"{absent}: no such directory" in refused(run_moefs, "mount", *foreground, src, absent)
+    below = tmp_path / "no" / "where"
+    assert "No such file or directory" in refused(run_moefs, "mount", *foreground, src, below)
+    plain = tmp_path / "file"
+    plain.write_text("")
+    assert f"{plain}: not a directory" in refused(run_moefs, "mount", *foreground, src, plain)
+    dangling = tmp_path / "link"
+    dangling.symlink_to("nowhere")
+    assert "No such file or directory" in refused(run_moefs, "mount", *foreground, src, dangling)
+
+
+def test_mount_point_not_empty(run_moefs, src, mnt):
+    (mnt / "mine").write_text("keep")
+    message = refused(run_moefs, "mount", src, mnt)
+    assert f"{mnt}: not empty (it holds mine)" in message and "-o nonempty" in message
+    assert not is_mounted(mnt)
+    with daemon(run_moefs, src, mnt, "-o", "nonempty"):
+        assert not (mnt / "mine").exists()
+    assert (mnt / "mine").read_text() == "keep"
+
+
+def test_mount_point_through_a_link(run_moefs, src, mnt, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(mnt)
+    assert run_moefs("mount", src, link).returncode == 0
+    assert is_mounted(mnt)
+    assert run_moefs("umount", link).returncode == 0
+    assert not is_mounted(mnt)
+
+
+def test_mount_point_is_one_already(run_moefs, src, mnt):
+    with daemon(run_moefs, src, mnt):
+        message = refused(run_moefs, "mount", src, mnt)
+        assert f"{mnt}: already a mount point, of {src} (type fuse.moefs)" in message
+    subprocess.run(["mount", "-t", "tmpfs", "nothing", mnt], check=True)
+    assert "already a mount point, of nothing (type tmpfs)" in refused(run_moefs, "mount", src, mnt)
+    with daemon(run_moefs, src, mnt, "-o", "nonempty"):
+        assert (mnt / "config.json").exists()
+        subprocess.run(["umount", mnt], check=True)
+    assert not is_mounted(mnt)
+
+
+def test_mount_point_and_source_apart(run_moefs, src, tmp_path):
+    inside = src / "assets" / "mnt"
+    inside.mkdir()
+    for point, message in (
+        (src, "is the source directory itself"),
+        (src / ".." / "src", "is the source directory itself"),
+        (inside, f"lies inside the source directory {src}"),
+        (tmp_path, f"would hide the source directory {src}"),
+        ("/", f"would hide the source directory {src}"),
+    ):
+        assert message in refused(run_moefs, "mount", src, point)
+    link = tmp_path / "elsewhere"
+    link.symlink_to(inside)
+    assert "lies inside" in refused(run_moefs, "mount", src, link)
+    # a neighbour whose name begins like the source's is no relation
+    neighbour = tmp_path / "src-mnt"
+    neighbour.mkdir()
+    with daemon(run_moefs, src, neighbour):
+        pass
+
+
+def test_mount_point_above_a_snapshot(run_moefs, tmp_path, mnt):
+    """SRC is an HF cache's model directory: neither it nor what lies in it can be the mount point."""
+    model = tmp_path / "models--org--name"
+    write_checkpoint(model / "snapshots" / "abc")
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("abc")
+    (model / "mnt").mkdir()
+    assert "lies inside the source directory" in refused(run_moefs, "mount", model, model / "mnt")
+    assert "would hide the source directory" in refused(run_moefs, "mount", model, model)
+    with daemon(run_moefs, model, mnt):
+        assert (mnt / "config.json").exists()
+
+
+def test_fuse_options(run_moefs, src, mnt):
+    assert "read-only" in refused(run_moefs, "mount", "-o", "rw", src, mnt)
+    assert "subtype" in refused(run_moefs, "mount", "-o", "allow_other,subtype=x", src, mnt)
+    message = refused(run_moefs, "mount", "-o", "no_such_option", src, mnt)
+    assert "libfuse refuses the mount options" in message and "no_such_option" in message
+    assert not is_mounted(mnt)
+    with daemon(run_moefs, src, mnt, "-o", "allow_other", "-o", "noexec,nonempty"):
+        (found,) = [m for m in mounts() if m[0] == str(mnt)]
+    assert {"allow_other", "noexec"} <= set(found[3].split(","))
+
+
+def test_log_file_that_cannot_be_opened(run_moefs, src, mnt, tmp_path):
+    assert "--log-file" in refused(run_moefs, "mount", "--log-file", tmp_path / "no" / "log", src, mnt)
+    assert not is_mounted(mnt)
+
+
+NOBODY = "setpriv --reuid 65534 --regid 65534 --clear-groups"
+
+
+def in_namespace(script, *arguments):
+    """A shell script in a mount namespace of its own; the arguments are its $1, $2, ..."""
+    return subprocess.run(
+        ["unshare", "-m", "--propagation", "private", "sh", "-ec", script, "sh", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def device_node(path, mode):
+    """A second /dev/fuse with a mode of its own: the machine's may be for root only, or for everybody."""
+    os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(10, 229))
+    path.chmod(mode)
+    return path
+
+
+def test_no_fuse_device(moefs, src, mnt, tmp_path):
+    (tmp_path / "dev").mkdir()
+    script = 'mount --bind "$1" /dev; touch /dev/null; "$2" mount "$3" "$4"'
+    done = in_namespace(script, tmp_path / "dev", moefs, src, mnt)
+    assert done.returncode == 1
+    assert "/dev/fuse: No such file or directory" in done.stderr and "modprobe fuse" in done.stderr
+
+
+def user_files(moefs, src, public, mode):
+    """What an ordinary user can reach: binary, source, mount point; and a /dev/fuse."""
+    mnt = public / "mnt"
+    mnt.mkdir()
+    os.chown(mnt, 65534, 65534)
+    program, copy = shutil.copy(moefs, public / "moefs"), shutil.copytree(src, public / "src")
+    return device_node(public / "fuse", mode), program, copy, mnt
+
+
+def test_no_permission_for_the_fuse_device(moefs, src, public):
+    script = f'mount --bind "$1" /dev/fuse; {NOBODY} "$2" mount "$3" "$4"'
+    done = in_namespace(script, *user_files(moefs, src, public, 0o600))
+    assert done.returncode == 1
+    assert "/dev/fuse: Permission denied" in done.stderr
+
+
+def test_ordinary_user(moefs, src, public):
+    """Through fusermount3: mounted, read, busy, unmounted; and one ended by a signal."""
+    script = f"""
+        mount --bind "$1" /dev/fuse
+        {NOBODY} "$2" mount "$3" "$4"
+        {NOBODY} cat "$4/assets/deep/note.txt"; echo
+        {NOBODY} sh -c 'exec 3<"$2/config.json"; "$1" umount "$2"; echo busy $?' sh "$2" "$4" 2>&1
+        {NOBODY} "$2" umount "$4"
+        grep -c " $4 " /proc/self/mountinfo || :
+        {NOBODY} "$2" mount -f "$3" "$4" &
+        while ! grep -q " $4 " /proc/self/mountinfo; do sleep 0.01; done
+        kill $!; wait $!; echo ended $?
+        grep -c " $4 " /proc/self/mountinfo || :
+    """
+    done = in_namespace(script, *user_files(moefs, src, public, 0o666))
+    assert done.returncode == 0, done.stderr
+    hello, busy, status, none, ended, again = done.stdout.splitlines()
+    assert (hello, status, none, ended, again) == ("hello", "busy 1", "0", "ended 0", "0")
+    assert "in use" in busy and "--lazy" in busy
+
+
+def test_no_right_to_mount(moefs, src, mnt):
+    """A container with /dev/fuse and without CAP_SYS_ADMIN; fusermount3 cannot help it either."""
+    done = subprocess.run(
+        ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin", moefs, "mount", src, mnt],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert f"moefs: error: {mnt}: cannot be mounted" in done.stderr
+    assert "not permitted" in done.stderr
+    assert not is_mounted(mnt) and daemon_of(mnt) is None
+
+
+def test_bad_source_leaves_nothing(run_moefs, mnt, tmp_path):
+    assert str(tmp_path / "absent") in refused(run_moefs, "mount", tmp_path / "absent", mnt)
+    assert not is_mounted(mnt) and daemon_of(mnt) is None
+
+
+# Ending
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_unmount(mount, src, number):
+    with mount(src) as m:
+        (m / "config.json").read_bytes()
+        assert m.kill(number) == 0
+        assert not is_mounted(m.path)
+        assert os.listdir(m.path) == []
+
+
+def test_signal_lets_readers_finish(mount, src):
+    """Unmounted at once, served until the last descriptor is closed."""
+    with mount(src) as m, open(m / "tokenizer.json", "rb") as file:
+        want = (src / "tokenizer.json").read_bytes()
+        assert file.read(10) == want[:10]
+        m.may_die = True
+        m.process.terminate()
+        assert wait_until(lambda: not is_mounted(m.path))
+        with pytest.raises(FileNotFoundError):
+            open(m / "tokenizer.json", "rb")
+        assert wait_until(lambda: "still open somewhere" in m.log.read_text(), 5)
+        assert m.process.poll() is None
+        assert file.read() == want[10:]
+        file.close()
+        assert m.process.wait(10) == 0
+
+
+def test_second_signal_ends_at_once(mount, src):
+    with mount(src) as m, open(m / "tokenizer.json", "rb", buffering=0) as file:
+        m.may_die = True
+        m.process.terminate()
+        assert wait_until(lambda: not is_mounted(m.path))
+        m.process.terminate()
+        assert m.process.wait(10) == 0
+        with pytest.raises(OSError) as failure:
+            os.pread(file.fileno(), 10, 2_900_000)
+        assert failure.value.errno == errno.ENOTCONN
+
+
+def test_second_signal_leaves_the_next_mount_alone(mount, run_moefs, src):
+    """The first mount is detached and still read; another now lies at the same place."""
+    with mount(src) as m, open(m / "tokenizer.json", "rb"):
+        m.may_die = True
+        m.process.terminate()
+        assert wait_until(lambda: not is_mounted(m.path))
+        with daemon(run_moefs, src, m.path, "-o", "allow_other"):
+            m.process.terminate()
+            assert m.process.wait(10) == 0
+            assert (m / "config.json").read_bytes() == (src / "config.json").read_bytes()
+
+
+def test_signal_finishes_the_reads_in_hand(mount, src):
+    """A slow read that the daemon has begun is answered although it is told twice to end."""
+    with mount(src, env={"MOEFS_FAULT": "delay:ms=700"}) as m:
+        fd = os.open(m / "tokenizer.json", os.O_RDONLY | os.O_DIRECT)
+        got = []
+        reader = threading.Thread(target=lambda: got.append(os.preadv(fd, [mmap.mmap(-1, 4096)], 0)))
+        reader.start()
+        time.sleep(0.2)
+        m.may_die = True
+        m.process.terminate()
+        assert wait_until(lambda: not is_mounted(m.path))
+        m.process.terminate()
+        assert m.process.wait(10) == 0
+        reader.join(10)
+        os.close(fd)
+        assert got == [4096]
+
+
+def test_unmounting_by_others_ends_the_daemon(mount, src):
+    with mount(src) as m:
+        subprocess.run(["umount", m.path], check=True)
+        m.may_die = True
+        assert m.process.wait(10) == 0
+
+
+def test_many_lives(moefs, src, mnt):
+    """A signal at any moment of mounting in the foreground: it always ends, and never leaves a mount."""
+    for step in range(25):
+        process = subprocess.Popen([moefs, "mount", "-f", src, mnt], stderr=subprocess.DEVNULL)
+        if step % 2:
+            wait_until(lambda: is_mounted(mnt) or process.poll() is not None)
+        time.sleep(step * 0.0005)
+        process.terminate()
+        assert process.wait(20) in (0, -signal.SIGTERM)
+        assert not is_mounted(mnt)
+
+
+# umount
+
+
+def test_umount_refuses_what_is_not_ours(run_moefs, mnt, tmp_path):
+    assert f"{mnt}: nothing is mounted there" in refused(run_moefs, "umount", mnt)
+    assert "No such file" in refused(run_moefs, "umount", tmp_path / "no" / "where")
+    assert "nothing is mounted there" in refused(run_moefs, "umount", tmp_path / "absent")
+    assert "not of moefs" in refused(run_moefs, "umount", "/proc")
+    subprocess.run(["mount", "-t", "tmpfs", "nothing", mnt], check=True)
+    assert "a mount of nothing (type tmpfs), not of moefs" in refused(run_moefs, "umount", mnt)
+    assert is_mounted(mnt)
+
+
+def test_umount_in_use(run_moefs, src, mnt):
+    with daemon(run_moefs, src, mnt) as pid:
+        with open(mnt / "tokenizer.json", "rb") as file:
+            message = refused(run_moefs, "umount", mnt)
+            assert f"{mnt}: in use" in message and "--lazy" in message
+            assert is_mounted(mnt)
+            assert run_moefs("umount", "--lazy", mnt).returncode == 0
+            assert not is_mounted(mnt)
+            assert file.read() == (src / "tokenizer.json").read_bytes()
+            assert alive(pid)
+        assert wait_until(lambda: not alive(pid))
+
+
+def test_umount_inside_the_mount_is_not_the_mount(run_moefs, src, mnt):
+    with daemon(run_moefs, src, mnt):
+        assert "nothing is mounted there" in refused(run_moefs, "umount", mnt / "assets")
+        assert is_mounted(mnt)
+
+
+# Dying
+
+
+def test_dead_mount_is_named_unmounted_and_mounted_again(mount, run_moefs, src):
+    with mount(src) as m:
+        m.kill(signal.SIGKILL)
+        with pytest.raises(OSError) as failure:
+            os.statvfs(m.path)
+        assert failure.value.errno == errno.ENOTCONN
+        message = refused(run_moefs, "mount", src, m.path)
+        assert f"{m.path}: a dead mount of {src}" in message and f"moefs umount {m.path}" in message
+        assert "a dead mount" in refused(run_moefs, "mount", "-o", "nonempty", src, m.path)
+        assert run_moefs("umount", m.path).returncode == 0
+        with daemon(run_moefs, src, m.path):
+            assert (m / "assets/deep/note.txt").read_text() == "hello"
+
+
+def test_dead_mount_with_open_files(mount, run_moefs, src):
+    with mount(src) as m, open(m / "tokenizer.json", "rb", buffering=0) as file:
+        m.kill(signal.SIGKILL)
+        with pytest.raises(OSError) as failure:
+            os.pread(file.fileno(), 10, 2_900_000)
+        assert failure.value.errno == errno.ENOTCONN
+        assert "--lazy" in refused(run_moefs, "umount", m.path)
+        assert run_moefs("umount", "--lazy", m.path).returncode == 0
+        with daemon(run_moefs, src, m.path):
+            assert (m / "assets/deep/note.txt").read_text() == "hello"
+
+
+def test_readers_get_an_error_when_the_daemon_is_killed(mount, src):
+    with mount(src, env={"MOEFS_FAULT": "delay:ms=60000"}) as m:
+        failures = []
+
+        def read():
+            try:
+                (m / "tokenizer.json").read_bytes()
+            except OSError as failure:
+                failures.append(failure.errno)
+
+        readers = [threading.Thread(target=read) for _ in range(4)]
+        for reader in readers:
+            reader.start()
+        time.sleep(0.3)
+        begin = time.monotonic()
+        m.kill(signal.SIGKILL)
+        for reader in readers:
+            reader.join(10)
+        assert time.monotonic() - begin < 5
+        assert len(failures) == 4 and set(failures) <= {errno.ENOTCONN, errno.ECONNABORTED, errno.EIO}
+
+
+def test_fault_text_that_is_wrong(run_moefs, src, mnt):
+    environment = {**os.environ, "MOEFS_FAULT": "nonsense"}
+    assert "nonsense" in refused(run_moefs, "mount", src, mnt, env=environment)
+    assert not is_mounted(mnt)
+
+
+def test_read_errors_are_eio_and_pass(mount, src):
+    trigger = src.parent / "broken"
+    want = (src / "tokenizer.json").read_bytes()
+    with mount(src, env={"MOEFS_FAULT": f"error:trigger={trigger}"}) as m:
+        trigger.touch()
+        for name in ("tokenizer.json", "model-00001-of-00002.safetensors"):
+            with pytest.raises(OSError) as failure:
+                (m / name).read_bytes()
+            assert failure.value.errno == errno.EIO
+        trigger.unlink()
+        assert (m / "tokenizer.json").read_bytes() == want
+        assert os.stat(m / "tokenizer.json").st_size == len(want)
+        assert "tokenizer.json" in m.log.read_text()
+
+
+# The mount point is a descriptor
+
+
+def mount_descriptor(path):
+    """What a privileged helper does for an unprivileged daemon: opens /dev/fuse and mounts it."""
+    fd = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={fd},rootmode=40000,user_id=0,group_id=0,default_permissions"
+    MS_RDONLY, MS_NOSUID, MS_NODEV = 1, 2, 4
+    flags = MS_RDONLY | MS_NOSUID | MS_NODEV
+    if LIBC.mount(b"src", os.fsencode(path), b"fuse.moefs", ctypes.c_ulong(flags), options.encode()) != 0:
+        raise OSError(ctypes.get_errno(), "mount")
+    return fd
+
+
+@pytest.mark.parametrize("foreground", [False, True])
+def test_descriptor_as_mount_point(moefs, src, mnt, foreground):
+    fd = mount_descriptor(mnt)
+    command = [moefs, "mount", *(["-f"] if foreground else []), src, f"/dev/fd/{fd}"]
+    if foreground:
+        process = subprocess.Popen(command, pass_fds=[fd], stderr=subprocess.DEVNULL)
+    else:
+        subprocess.run(command, pass_fds=[fd], check=True, timeout=30)
+    os.close(fd)
+    assert (mnt / "tokenizer.json").read_bytes() == (src / "tokenizer.json").read_bytes()
+    assert sorted(os.listdir(mnt)) == sorted(os.listdir(src))
+    if foreground:
+        process.terminate()  # the mount is not its own: it ends, and the mount is dead
+        assert process.wait(10) == 0
+        with pytest.raises(OSError) as failure:
+            os.listdir(mnt)
+        assert failure.value.errno == errno.ENOTCONN
+        subprocess.run(["umount", mnt], check=True)
+    else:
+        pid = daemon_of(f"/dev/fd/{fd}")
+        subprocess.run(["umount", mnt], check=True)
+        assert wait_until(lambda: not alive(pid))
+
+
+def test_descriptors_that_are_no_mount(run_moefs, src, tmp_path):
+    with open(tmp_path / "file", "wb") as file:
+        fd = file.fileno()
+        assert "not an open /dev/fuse" in refused(run_moefs, "mount", src, f"/dev/fd/{fd}", pass_fds=[fd])
+    assert "Bad file descriptor" in refused(run_moefs, "mount", src, "/dev/fd/777")
+    assert "not the number" in refused(run_moefs, "mount", src, "/dev/fd/x")
+    assert "not the number" in refused(run_moefs, "mount", src, "/dev/fd/")
+    assert "stdin, stdout and stderr" in refused(run_moefs, "mount", src, "/dev/fd/0")
+    with open("/dev/fuse", "r+b", buffering=0) as unmounted:
+        fd = unmounted.fileno()
+        refused(run_moefs, "mount", src, f"/dev/fd/{fd}", pass_fds=[fd])
+
+
+# What it shows
+
+
+def test_statfs(mount, src):
+    with mount(src) as m:
+        size = sum(os.stat(p).st_size for p in m.path.rglob("*") if p.is_file())
+        numbers = os.statvfs(m.path)
+        assert numbers.f_frsize == 4096 and numbers.f_bsize == 1 << 20
+        assert numbers.f_blocks == -(-size // 4096)
+        assert (numbers.f_bfree, numbers.f_bavail, numbers.f_ffree) == (0, 0, 0)
+        assert numbers.f_files == 1 + sum(1 for _ in m.path.rglob("*"))
+        assert numbers.f_namemax == 255
+        assert numbers.f_flag & os.ST_RDONLY
+
+
+def listing(directory):
+    """{path: (inode, type)} as readdir gives it, without stat."""
+    found = {}
+    for entry in os.scandir(directory):
+        found[entry.name] = (entry.inode(), entry.is_dir(follow_symlinks=False))
+        if entry.is_dir(follow_symlinks=False):
+            found |= {f"{entry.name}/{k}": v for k, v in listing(entry.path).items()}
+    return found
+
+
+def test_readdir(mount, src):
+    with mount(src) as m:
+        assert set(listing(m.path)) == set(listing(src))
+        for path, (inode, is_directory) in listing(m.path).items():
+            status = os.lstat(m / path)
+            assert status.st_ino == inode
+            assert stat.S_ISDIR(status.st_mode) == is_directory
+        raw = subprocess.run(["ls", "-fi", m.path], capture_output=True, text=True, check=True).stdout.split("\n")
+        assert raw[0].split() == ["1", "."] and raw[1].split()[1] == ".."
+
+
+@pytest.mark.parametrize("n", [0, 1, 3000])
+def test_large_directory(mount, src, n):
+    """More entries than one reply holds, names of every length up to the longest."""
+    folder = src / "assets" / "many"
+    folder.mkdir()
+    names = {f"{i:05d}" + "x" * (i % 251) for i in range(n)}
+    for name in names:
+        (folder / name).write_text(name[:5])
+    with mount(src) as m:
+        for _ in range(2):  # the second from the kernel's cache
+            found = os.listdir(m / "assets/many")
+            assert len(found) == n and set(found) == names
+        # seeking in a listing
+        done = subprocess.run(["find", m.path, "-type", "f"], capture_output=True, text=True, check=True)
+        assert len(done.stdout.splitlines()) == n + 6
+        for name in sorted(names)[:: max(1, n // 10)]:
+            assert (m / "assets/many" / name).read_text() == name[:5]
+
+
+def test_lookups(mount, src):
+    with mount(src) as m:
+        for _ in range(2):
+            for name in ("absent", "config.jso", "config.json2", "assets/absent", "x" * 255, "é"):
+                with pytest.raises(FileNotFoundError):
+                    os.stat(m / name)
+        with pytest.raises(NotADirectoryError):
+            os.stat(m.path / "config.json" / "x")
+        with pytest.raises(OSError) as failure:
+            os.stat(m / ("x" * 256))
+        assert failure.value.errno == errno.ENAMETOOLONG
+        assert os.stat(m.path / "assets" / ".." / "config.json").st_ino == os.stat(m / "config.json").st_ino
+
+
+def test_inodes_are_stable(mount, src):
+    """Over mounts, and over caches that are dropped."""
+    with mount(src) as m:
+        first = listing(m.path)
+        fd = os.open(m / "config.json", os.O_RDONLY)
+        Path("/proc/sys/vm/drop_caches").write_text("2")
+        assert listing(m.path) == first
+        assert os.fstat(fd).st_ino == first["config.json"][0]
+        os.close(fd)
+        assert os.stat(m.path).st_ino == 1
+    with mount(src) as m:
+        assert listing(m.path) == first
+
+
+def test_file_handles_outlive_the_kernels_caches(mount, src):
+    """name_to_handle_at and open_by_handle_at, as an NFS server does it."""
+
+    class Handle(ctypes.Structure):
+        _fields_ = [("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("handle", ctypes.c_char * 128)]
+
+    with mount(src) as m:
+        handle, mount_id = Handle(bytes=128), ctypes.c_int()
+        path = os.fsencode(m / "assets/deep/note.txt")
+        assert LIBC.name_to_handle_at(-100, path, ctypes.byref(handle), ctypes.byref(mount_id), 0) == 0
+        root = os.open(m.path, os.O_RDONLY | os.O_DIRECTORY)
+        for _ in range(2):
+            fd = LIBC.open_by_handle_at(root, ctypes.byref(handle), os.O_RDONLY)
+            assert fd >= 0, os.strerror(ctypes.get_errno())
+            assert os.read(fd, 100) == b"hello"
+            os.close(fd)
+            Path("/proc/sys/vm/drop_caches").write_text("2")
+        os.close(root)
+
+
+def test_attributes(mount, src):
+    (src / "config.json").chmod(0o755)
+    (src / "tokenizer.json").chmod(0o640)
+    (src / "model-00001-of-00002.safetensors").chmod(0o644)
+    (src / "model-00002-of-00002.safetensors").chmod(0o600)
+    (src / "assets").chmod(0o750)
+    os.chown(src / "tokenizer.json", 12, 34)
+    os.utime(src / "config.json", ns=(1, 1_000_000_007))
+    os.utime(src / "model-00001-of-00002.safetensors", ns=(1, 1_700_000_000_000_000_001))
+    os.utime(src / "model-00002-of-00002.safetensors", ns=(1, 1_600_000_000_000_000_000))
+    os.utime(src / "model.safetensors.index.json", ns=(1, 1_900_000_000_000_000_000))
+    newest = 1_700_000_000_000_000_001
+    expected = {
+        "config.json": (0o100444, 0, 0, 1_000_000_007),
+        "tokenizer.json": (0o100440, 12, 34, os.stat(src / "tokenizer.json").st_mtime_ns),
+        "model-00001-of-00002.safetensors": (0o100400, 0, 0, newest),
+        "model-00002-of-00002.safetensors": (0o100400, 0, 0, newest),
+        "model.safetensors.index.json": (0o100400, 0, 0, newest),
+        "assets": (0o040550, 0, 0, os.stat(src / "assets").st_mtime_ns),
+    }
+    with mount(src) as m:
+        for name, want in expected.items():
+            s = os.stat(m / name)
+            assert (s.st_mode, s.st_uid, s.st_gid, s.st_mtime_ns) == want, name
+            assert s.st_blksize == 1 << 20
+            assert s.st_blocks == -(-s.st_size // 512)
+            assert s.st_nlink == (3 if name == "assets" else 1)
+        for name in ("config.json", "tokenizer.json"):
+            assert os.stat(m / name).st_size == os.stat(src / name).st_size
+
+
+def test_permissions_hold_for_others(mount, src, public):
+    (src / "tokenizer.json").chmod(0o600)
+    path = public / "mnt"
+    path.mkdir()
+    with mount(src, "-o", "allow_other", at=path):
+        assert as_nobody("cat", path / "assets/deep/note.txt").stdout == "hello"
+        done = as_nobody("cat", path / "tokenizer.json")
+        assert done.returncode == 1 and "Permission denied" in done.stderr
+    path.rmdir()
+
+
+def test_read_only(mount, src):
+    with mount(src) as m:
+        for attempt in (
+            lambda: open(m / "config.json", "r+b"),
+            lambda: open(m / "new", "wb"),
+            lambda: os.truncate(m / "config.json", 0),
+            lambda: os.unlink(m / "config.json"),
+            lambda: os.mkdir(m / "new"),
+            lambda: os.rename(m / "config.json", m / "new"),
+            lambda: os.chmod(m / "config.json", 0o777),
+            lambda: os.utime(m / "config.json"),
+            lambda: os.symlink("x", m / "new"),
+        ):
+            with pytest.raises(OSError) as failure:
+                attempt()
+            assert failure.value.errno == errno.EROFS
+        with pytest.raises(OSError) as failure:
+            os.getxattr(m / "config.json", "user.x")
+        assert failure.value.errno == errno.EOPNOTSUPP
+
+
+def test_reading_past_the_end(mount, src):
+    with mount(src) as m:
+        for name in ("tokenizer.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json"):
+            size = os.stat(m / name).st_size
+            fd = os.open(m / name, os.O_RDONLY)
+            direct = os.open(m / name, os.O_RDONLY | os.O_DIRECT)
+            whole = os.pread(fd, size + 1, 0)
+            assert len(whole) == size
+            for f in (fd, direct):
+                buffer = mmap.mmap(-1, 1 << 16)
+                for offset in (size - 1, size, size + 1, size + (1 << 40)):
+                    n = os.preadv(f, [buffer], offset)
+                    assert buffer[:n] == whole[offset:]
+                os.close(f)
+
+
+def test_directories_cannot_be_read(mount, src):
+    with mount(src) as m:
+        fd = os.open(m / "assets", os.O_RDONLY)
+        with pytest.raises(IsADirectoryError):
+            os.read(fd, 1)
+        os.close(fd)
+
+
+def test_two_mounts_of_one_source(mount, src):
+    with mount(src) as one, mount(src, "--to", "in-out") as two:
+        assert one.pid != two.pid
+        name = "model-00001-of-00002.safetensors"
+        assert (one / name).read_bytes() != (two / name).read_bytes()
+        assert (one / "tokenizer.json").read_bytes() == (two / "tokenizer.json").read_bytes()
+        one.kill(signal.SIGTERM)
+        assert (two / "config.json").read_bytes() == (src / "config.json").read_bytes()
+
+
+def test_a_mount_of_a_mount(mount, src):
+    with mount(src) as one, mount(one.path, "--to", "per-expert") as two:
+        assert (two / "assets/deep/note.txt").read_text() == "hello"
+
+
+def test_more_readers_than_threads(mount, src):
+    want = (src / "tokenizer.json").read_bytes()
+    with mount(src, env={"MOEFS_FAULT": "delay:ms=50"}) as m:
+        wrong = []
+
+        def read():
+            fd = os.open(m / "tokenizer.json", os.O_RDONLY | os.O_DIRECT)
+            buffer = mmap.mmap(-1, 1 << 20)
+            for offset in range(0, len(want), 1 << 20):
+                n = os.preadv(fd, [buffer], offset)
+                if buffer[:n] != want[offset : offset + (1 << 20)]:
+                    wrong.append(offset)
+            os.close(fd)
+
+        readers = [threading.Thread(target=read) for _ in range(40)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(60)
+        assert wrong == []
+        assert m.status("Threads") <= 2 + max(10, 2 * os.cpu_count())
+
+
+def test_few_descriptors(run_moefs, src, mnt):
+    """The soft limit is raised; where the hard one is too low, the message says so."""
+    for i in range(60):
+        (src / "assets" / f"f{i}").write_text("x")
+
+    def limit(soft, hard):
+        return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    with daemon(run_moefs, src, mnt, preexec_fn=limit(20, 1000)):
+        assert (mnt / "assets" / "f59").read_text() == "x"
+    assert "the limit is 20" in refused(run_moefs, "mount", src, mnt, preexec_fn=limit(20, 20))
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__]))
