@@ -26,9 +26,10 @@ struct session {
     void *context;
     atomic_bool was_ready;
     atomic_bool finished; /* the loop has ended */
-    bool detached; /* by us: whatever is mounted there now is not ours. The signal thread's until it is joined
-                    */
-    bool left;     /* the loop was ended while the mount was still in use; as detached */
+    /* The signal thread's, until it is joined: */
+    bool signalled;
+    bool detached; /* by us: whatever is mounted there now is not ours */
+    bool left;     /* the loop was ended while the mount was still in use */
     pthread_t main_thread, signal_thread;
 };
 
@@ -198,6 +199,7 @@ static void *session_watch_signals(void *context)
     if (atomic_load(&session->finished))
         return NULL;
     log_line(LOG_LEVEL_INFO, "%s: unmounting", strsignal(number));
+    session->signalled = true;
     if (session_detach(session)) {
         number = sigtimedwait(&set, NULL, &a_moment);
         if (number < 0 && !atomic_load(&session->finished))
@@ -245,7 +247,8 @@ int session_serve(struct session *session, void (*ready)(void *context), void *c
     if (session->mount_point)
         session_detach(session); /* an aborted connection leaves a dead mount */
     if (!atomic_load(&session->was_ready))
-        return fail(err, "the kernel ended the mount before it was ready");
+        return fail(err, session->signalled ? "ended by a signal before the mount was ready"
+                                            : "the kernel ended the mount before it was ready");
     if (result < 0)
         return error_set(err, "serving the mount: %s", strerror(-result));
     return 0;
@@ -253,7 +256,7 @@ int session_serve(struct session *session, void (*ready)(void *context), void *c
 
 /* Sessions that libfuse could free only by unmounting a path where another mount may lie by now. Kept in
  * sight of leak checkers; the end of the process closes their descriptor. */
-static struct fuse_session *abandoned;
+static struct fuse_session *volatile abandoned;
 
 void session_free(struct session *session)
 {
