@@ -47,12 +47,17 @@ typedef uint64_t lanes_8 __attribute__((vector_size(16)));
     enum { WIDTH_##SIZE = LINE / SIZE, BLOCK_##SIZE = LANES / SIZE };                                        \
                                                                                                              \
     static void transpose_tile_##SIZE(element_##SIZE *target, const element_##SIZE *source,                  \
-                                      uint64_t t_stride, uint64_t s_stride)                                  \
+                                      uint64_t t_stride, uint64_t s_stride, uint64_t s_step)                 \
     {                                                                                                        \
         element_##SIZE in[WIDTH_##SIZE][WIDTH_##SIZE], out[WIDTH_##SIZE][WIDTH_##SIZE];                      \
                                                                                                              \
-        for (unsigned i = 0; i < WIDTH_##SIZE; i++)                                                          \
-            memcpy(in[i], source + i * s_stride, LINE);                                                      \
+        for (unsigned i = 0; i < WIDTH_##SIZE; i++) {                                                        \
+            if (s_step == 1)                                                                                 \
+                memcpy(in[i], source + i * s_stride, LINE);                                                  \
+            else                                                                                             \
+                for (unsigned k = 0; k < WIDTH_##SIZE; k++)                                                  \
+                    in[i][k] = source[i * s_stride + k * s_step];                                            \
+        }                                                                                                    \
         for (unsigned a = 0; a < WIDTH_##SIZE; a += BLOCK_##SIZE) {                                          \
             for (unsigned b = 0; b < WIDTH_##SIZE; b += BLOCK_##SIZE) {                                      \
                 lanes_##SIZE v[BLOCK_##SIZE], w[BLOCK_##SIZE];                                               \
@@ -85,7 +90,7 @@ typedef uint64_t lanes_8 __attribute__((vector_size(16)));
     static void copy_strided_##SIZE(element_##SIZE *target, const element_##SIZE *source, uint64_t n_outer,  \
                                     uint64_t n_inner, const struct strides *s)                               \
     {                                                                                                        \
-        const bool transposes = s->target_inner == 1 && s->source_outer == 1;                                \
+        const bool tiles = s->target_inner == 1;                                                             \
                                                                                                              \
         if (s->source_inner <= s->source_outer || n_outer == 1) {                                            \
             copy_plain_##SIZE(target, source, n_outer, n_inner, s);                                          \
@@ -97,8 +102,8 @@ typedef uint64_t lanes_8 __attribute__((vector_size(16)));
                 const uint64_t wide = n_inner - i < WIDTH_##SIZE ? n_inner - i : WIDTH_##SIZE;               \
                 element_##SIZE *to = target + o * s->target_outer + i * s->target_inner;                     \
                 const element_##SIZE *from = source + o * s->source_outer + i * s->source_inner;             \
-                if (transposes && high == WIDTH_##SIZE && wide == WIDTH_##SIZE)                              \
-                    transpose_tile_##SIZE(to, from, s->target_outer, s->source_inner);                       \
+                if (tiles && high == WIDTH_##SIZE && wide == WIDTH_##SIZE)                                   \
+                    transpose_tile_##SIZE(to, from, s->target_outer, s->source_inner, s->source_outer);      \
                 else                                                                                         \
                     copy_plain_##SIZE(to, from, high, wide, s);                                              \
             }                                                                                                \

