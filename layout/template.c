@@ -1,8 +1,9 @@
 #include "template.h"
 #include "checked.h"
 
-#include <stdio.h>
 #include <string.h>
+
+#include <utstring.h>
 
 #define BLOCK_HOLE "{block}"
 #define WEIGHT_SUFFIX ".weight"
@@ -97,20 +98,16 @@ bool template_match_stem(const struct name_template *t, const char *stem, size_t
 const char *template_format(const struct name_template *t, const char *block, const uint64_t *values,
                             struct arena *arena)
 {
-    char numbers[TEMPLATE_HOLES_MAX][24];
-    size_t length = strlen(block) + t->literals[0].length;
+    UT_string name;
 
+    utstring_init(&name);
+    utstring_bincpy(&name, block, strlen(block));
+    utstring_bincpy(&name, t->literals[0].text, t->literals[0].length);
     for (unsigned i = 0; i < t->n_holes; i++) {
-        snprintf(numbers[i], sizeof numbers[i], "%llu", (unsigned long long)values[i]);
-        length += strlen(numbers[i]) + t->literals[i + 1].length;
+        utstring_printf(&name, "%llu", (unsigned long long)values[i]);
+        utstring_bincpy(&name, t->literals[i + 1].text, t->literals[i + 1].length);
     }
-    char *name = arena_alloc(arena, length + 1);
-    char *at = stpcpy(name, block);
-    at = mempcpy(at, t->literals[0].text, t->literals[0].length);
-    for (unsigned i = 0; i < t->n_holes; i++) {
-        at = stpcpy(at, numbers[i]);
-        at = mempcpy(at, t->literals[i + 1].text, t->literals[i + 1].length);
-    }
-    *at = '\0';
-    return name;
+    const char *copy = arena_strndup(arena, utstring_body(&name), utstring_len(&name));
+    utstring_done(&name);
+    return copy;
 }
