@@ -2,6 +2,8 @@
 
 /* Without this uthash ends the process where its table cannot grow. */
 #define HASH_NONFATAL_OOM 1
+/* uthash's own function falls through switch labels, which clang reports wherever the macro is used. */
+#define HASH_FUNCTION(key, length, hash) ((hash) = (unsigned)XXH3_64bits(key, length))
 
 #include <assert.h>
 #include <errno.h>
@@ -11,6 +13,7 @@
 #include <string.h>
 #include <uthash.h>
 #include <utlist.h>
+#include <xxhash.h>
 
 /* 2Q's two sizes, as the paper advises. A1in: first-time blocks, first in, first out. A1out: the keys of
  * those that left it, counted with the bytes their blocks had. A block asked for while its key is there goes
@@ -171,10 +174,11 @@ static bool evict(struct block_cache *cache, struct block **evicted)
 
 static void free_evicted(struct block *evicted)
 {
-    struct block *block, *next;
-
-    LL_FOREACH_SAFE(evicted, block, next)
-    block_free(block);
+    while (evicted) {
+        struct block *next = evicted->next;
+        block_free(evicted);
+        evicted = next;
+    }
 }
 
 /* True when `length` more bytes may be held. A single block is let in however large. */

@@ -10,8 +10,8 @@
 struct source;
 
 struct source_ops {
-    /* Reads length bytes at offset of file number `file` into buffer. 0, or an errno: EIO where the file ends early
-     * or is no longer the one that was opened. buffer's contents are unspecified on failure. */
+    /* Reads length bytes at offset of file number `file` into buffer. 0, or an errno: EIO where the file ends
+     * early or is no longer the one that was opened. buffer's contents are unspecified on failure. */
     int (*pread)(struct source *source, uint32_t file, uint64_t offset, void *buffer, size_t length);
     /* What file number `file` is called, for messages; NULL where it has no name. The source's. */
     const char *(*name)(struct source *source, uint32_t file);
@@ -23,7 +23,8 @@ struct source {
     const struct source_ops *ops;
 };
 
-static inline int source_pread(struct source *source, uint32_t file, uint64_t offset, void *buffer, size_t length)
+static inline int source_pread(struct source *source, uint32_t file, uint64_t offset, void *buffer,
+                               size_t length)
 {
     return source->ops->pread(source, file, offset, buffer, length);
 }

@@ -135,6 +135,8 @@ EXPERT_SETS = {
                                            [B1, name_of(B1, "merged", "gate"), "11"]),
     "a matrix where three axes belong": ("merged", put(name_of(B1, "merged", "gate"), BF16, (30, 7)), "per-expert",
                                          [B1, name_of(B1, "merged", "gate"), "30"]),
+    "an expert of no size": ("merged", put(name_of(B1, "merged", "gate"), BF16, (3, 0, 7)), "per-expert",
+                             [B1, name_of(B1, "merged", "gate"), "[3, 0, 7]"]),
     "per-expert and merged in one block": ("per-expert", merged_too, "v5", [B1, "per-expert", "merged"]),
     "a target's key exists: down": ("per-expert", put(f"{B1}.experts.down_proj", BF16, (3, 7, 5)), "v5",
                                     [B1, f"{B1}.experts.down_proj"]),
