@@ -168,6 +168,10 @@ def mount(moefs, request, tmp_path_factory):
             if not m.may_die:
                 assert process.poll() is None, f"the daemon died with {process.returncode}"
                 process.terminate()
+                try:
+                    process.wait(3)
+                except subprocess.TimeoutExpired:  # a loader's tensors may still be mapped: a second signal ends it
+                    process.terminate()
                 assert process.wait(30) == 0, "the daemon's exit status"
                 assert not is_mounted(path), "still mounted after SIGTERM"
         finally:
