@@ -97,14 +97,13 @@ static void forget_ghost(struct block_cache *cache, struct ghost *ghost)
 
 void block_cache_free(struct block_cache *cache)
 {
-    struct block *block, *next;
-
     if (!cache)
         return;
     assert(!cache->applicants);
     while (cache->ghost_queue)
         forget_ghost(cache, cache->ghost_queue);
-    HASH_ITER (hh, cache->blocks, block, next) {
+    while (cache->blocks) {
+        struct block *block = cache->blocks;
         assert(block->users == 0);
         HASH_DEL(cache->blocks, block);
         block_free(block);
