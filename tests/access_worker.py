@@ -86,13 +86,10 @@ def do_direct(rng, f):
     offset, length = f.range(rng)
     if rng.random() < 0.5:
         offset, length = offset // PAGE * PAGE, -(-length // PAGE) * PAGE
-    buffer = mmap.mmap(-1, max(length, 1))
     shift = rng.choice([0, 0, 1, 7, 512])  # an unaligned buffer too
-    with buffer, memoryview(buffer) as view:
-        length = max(1, length - shift)
-        with view[shift:shift + length] as part:
-            n = os.preadv(f.direct, [part], offset)
-            return offset, length, bytes(part[:n])
+    with mmap.mmap(-1, shift + length) as buffer, memoryview(buffer) as view, view[shift:] as part:
+        n = os.preadv(f.direct, [part], offset)
+        return offset, length, bytes(part[:n])
 
 
 def do_mmap(rng, f, which):

@@ -286,8 +286,8 @@ def replace(path):
 HARMLESS = {
     "renamed over": replace,
     "unlinked": lambda path: path.unlink(),
-    "renamed away": lambda path: path.rename(path.with_name("away")),
-    "hard-linked": lambda path: os.link(path, path.with_name("link")),
+    "renamed away": lambda path: path.rename(path.with_name(path.name + ".away")),
+    "hard-linked": lambda path: os.link(path, path.with_name(path.name + ".link")),
     "chmod": lambda path: path.chmod(0o400),
     "chown": lambda path: os.chown(path, 1, 1),
 }
