@@ -5,8 +5,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-/* Where two ways of reading cost the same from a page cache (1 us for a pread with its check, 20 GB/s within one).
- * Bytes between two runs that are as cheap to read as to step over: */
+/* Where two ways of reading cost the same from a page cache (1 us for a pread with its check, 20 GB/s within
+ * one). Bytes between two runs that are as cheap to read as to step over: */
 #define GAP_CHEAP ((uint64_t)16 << 10)
 /* Runs of at least this many bytes go to the target without passing through the scratch. */
 #define RUN_DIRECT ((uint64_t)32 << 10)
