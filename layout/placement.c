@@ -1,11 +1,10 @@
 #include "placement.h"
 #include "array.h"
 #include "checked.h"
+#include "hash.h"
 
 #include <stdio.h>
 #include <string.h>
-
-#include <uthash.h>
 
 struct name_entry {
     const char *name;

@@ -1,10 +1,9 @@
 #include "recognise.h"
 #include "array.h"
+#include "hash.h"
 
 #include <stdio.h>
 #include <string.h>
-
-#include <uthash.h>
 
 /* One tensor's name fits one form of one layout. */
 struct hit {
