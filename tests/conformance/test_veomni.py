@@ -25,6 +25,16 @@ def veomni_python():
     return python
 
 
+def misread_by_veomni(model_type, to, size):
+    """VeOmni 0.1.12 tells the two forms of qwen3_vl_moe apart by one dimension of one tensor, and takes a square for
+    the hub's: a v5 mount of such a model is transposed when it is loaded, without an error. The hub's own layout is
+    what to mount there."""
+    _, inner, hidden = size
+    if model_type != "qwen3_vl_moe" or to != "v5":
+        return []
+    return ["gate_up_proj"] * (2 * inner == hidden) + ["down_proj"] * (inner == hidden)
+
+
 @pytest.mark.timeout(300)
 def test_load_model_weights(mount, tmp_path, veomni_python):
     """All architectures and sizes in one process: importing VeOmni takes longer than loading."""
@@ -32,16 +42,21 @@ def test_load_model_weights(mount, tmp_path, veomni_python):
         arguments, saved = [], {}
         for model_type in models.CONFIGS:
             for size in SIZES:
-                case = f"{model_type}-{size}"
                 model = models.random_model(model_type, *size)
-                hub = models.hub_checkpoint(model, tmp_path / case / "saved", *size, shards=4, how="random")
-                m = mounts.enter_context(mount(hub.write(tmp_path / case / "hub"), "--to", "v5"))
-                arguments += [m.path, tmp_path / case / "loaded.safetensors"]
-                saved[case] = dict(model.named_parameters())
+                folder = tmp_path / f"{model_type}-{size}"
+                hub = models.hub_checkpoint(model, folder / "saved", *size, shards=4, how="random")
+                src = hub.write(folder / "hub")
+                for to in ("v5", "original"):
+                    m = mounts.enter_context(mount(src, "--to", to))
+                    arguments += [m.path, folder / f"{to}.safetensors"]
+                    saved[model_type, size, to] = dict(model.named_parameters()), folder / f"{to}.safetensors"
         script = Path(__file__).with_name("veomni_load.py")
         done = subprocess.run([veomni_python, script, *arguments], capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    for case, want in saved.items():
-        got = load_file(tmp_path / case / "loaded.safetensors")
+    for case, (want, path) in saved.items():
+        model_type, size, to = case
+        got = load_file(path)
         assert got.keys() == want.keys(), case
-        assert [n for n in want if tensor_bytes(got[n]) != tensor_bytes(want[n])] == [], case
+        different = {n for n in want if tensor_bytes(got[n]) != tensor_bytes(want[n])}
+        misread = misread_by_veomni(model_type, to, size)
+        assert different == {n for n in want if ".experts." in n and n.rsplit(".", 1)[1] in misread}, case
