@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <uthash.h>
 #include <utlist.h>
 #include <xxhash.h>
@@ -22,6 +23,9 @@
 #define A1OUT_SHARE 2
 /* Keys cost memory too: with tiny blocks the bytes they stand for are no bound. */
 #define A1OUT_KEYS_MAX 16384
+/* Contents of at least this many bytes are mappings of their own: what malloc keeps of freed megabytes, in an
+ * arena per thread, is as much again as the cache may hold. */
+#define MAPPED_MIN ((size_t)128 << 10)
 
 enum block_state { FILLING, READY, FAILED };
 enum block_queue { A1IN, AM };
@@ -80,10 +84,29 @@ struct block_cache *block_cache_new(size_t capacity, block_fill *fill, void *con
     return cache;
 }
 
+static unsigned char *contents_new(size_t length)
+{
+    if (length < MAPPED_MIN)
+        return malloc(length);
+    void *contents = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (contents == MAP_FAILED)
+        return NULL;
+    (void)madvise(contents, length, MADV_HUGEPAGE);
+    return contents;
+}
+
+static void contents_free(unsigned char *contents, size_t length)
+{
+    if (length < MAPPED_MIN)
+        free(contents);
+    else if (contents)
+        munmap(contents, length);
+}
+
 static void block_free(struct block *block)
 {
     pthread_cond_destroy(&block->settled);
-    free(block->contents);
+    contents_free(block->contents, block->length);
     free(block);
 }
 
@@ -264,12 +287,27 @@ static struct block *add_block(struct block_cache *cache, struct block_key key, 
     return block;
 }
 
+/* Memory for a block's contents: that of an evicted block of the same length where there is one, so that a
+ * scan of equal blocks neither maps nor clears memory. */
+static unsigned char *take_contents(struct block *evicted, size_t length)
+{
+    for (; evicted; evicted = evicted->next)
+        if (evicted->length == length && evicted->contents) {
+            unsigned char *contents = evicted->contents;
+            evicted->contents = NULL;
+            return contents;
+        }
+    return NULL;
+}
+
 /* Computes a block that add_block() made. The lock is given up meanwhile. */
 static void fill_block(struct block_cache *cache, struct block *block, struct block *evicted)
 {
     pthread_mutex_unlock(&cache->lock);
+    block->contents = take_contents(evicted, block->length);
     free_evicted(evicted);
-    block->contents = malloc(block->length);
+    if (!block->contents)
+        block->contents = contents_new(block->length);
     int e =
         block->contents ? cache->fill(cache->context, block->key, block->contents, block->length) : ENOMEM;
     pthread_mutex_lock(&cache->lock);

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
@@ -10,6 +11,7 @@
 #define GAP_CHEAP ((uint64_t)16 << 10)
 /* Runs of at least this many bytes go to the target without passing through the scratch. */
 #define RUN_DIRECT ((uint64_t)32 << 10)
+#define SCRATCH_ALIGNMENT 4096
 
 /* A box, or the part of one that lies in the unit, seen from the source: rows of one outermost source stride.
  */
@@ -30,6 +32,32 @@ struct job {
     unsigned char *scratch;
     unsigned element_size;
 };
+
+/* The threads' scratch memory: each its own, for as long as it lives. */
+static pthread_key_t scratch_key;
+static pthread_once_t scratch_once = PTHREAD_ONCE_INIT;
+static int scratch_error;
+
+static void scratch_make_key(void)
+{
+    scratch_error = pthread_key_create(&scratch_key, free);
+}
+
+static unsigned char *scratch_get(void)
+{
+    pthread_once(&scratch_once, scratch_make_key);
+    if (scratch_error)
+        return NULL;
+    void *scratch = pthread_getspecific(scratch_key);
+    if (!scratch) {
+        scratch = aligned_alloc(SCRATCH_ALIGNMENT, GATHER_SCRATCH);
+        if (scratch && pthread_setspecific(scratch_key, scratch) != 0) {
+            free(scratch);
+            scratch = NULL;
+        }
+    }
+    return scratch;
+}
 
 static uint64_t min_u64(uint64_t a, uint64_t b)
 {
@@ -342,17 +370,18 @@ int gather_compute(const struct plan *plan, const struct gather *gather, uint64_
                    struct source *source, void *buffer)
 {
     const uint64_t row = gather_row(plan, gather);
-    const size_t pieces_size = gather->n_boxes * sizeof(struct piece);
     uint32_t n = 0;
     int e = 0;
 
     assert(begin < end && end <= gather->length);
     assert((begin == 0 && end == gather->length) ||
            (row > 0 && begin % row == 0 && (end % row == 0 || end == gather->length)));
-    struct piece *pieces = malloc(pieces_size + GATHER_SCRATCH);
-    if (!pieces)
+    struct piece *pieces = malloc(gather->n_boxes * sizeof *pieces);
+    const struct job job = {source, buffer, scratch_get(), gather->element_size};
+    if (!pieces || !job.scratch) {
+        free(pieces);
         return ENOMEM;
-    const struct job job = {source, buffer, (unsigned char *)pieces + pieces_size, gather->element_size};
+    }
     for (uint32_t i = 0; i < gather->n_boxes; i++)
         n +=
             piece_cut(&pieces[n], &plan->boxes[gather->first_box + i], gather->element_size, row, begin, end);

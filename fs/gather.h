@@ -11,8 +11,8 @@
 uint64_t gather_unit(const struct plan *plan, const struct gather *gather, uint64_t limit);
 
 /* Computes bytes [begin, end) of the gather's interval into buffer, where begin is a multiple of gather_unit() and
- * end is begin + unit or the interval's end. Reads what it needs from the source, through one scratch buffer of at
- * most GATHER_SCRATCH bytes. 0 or an errno. Thread-safe. */
+ * end is begin + unit or the interval's end. Reads what it needs from the source, through the calling
+ * thread's scratch buffer of GATHER_SCRATCH bytes. 0 or an errno. Thread-safe. */
 #define GATHER_SCRATCH ((size_t)1 << 20)
 int gather_compute(const struct plan *plan, const struct gather *gather, uint64_t begin, uint64_t end,
                    struct source *source, void *buffer);

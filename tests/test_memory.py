@@ -1,0 +1,35 @@
+"""The daemon's memory stays below the cache's size, a buffer for each of its threads, and a fixed rest."""
+import subprocess
+
+import pytest
+
+CACHE_MIB = 64
+REST_MIB = 64
+READERS = 4
+
+CASES = {
+    # (layout of the source, target); 2 layers of 16 experts of 768 x 2048, twice: 0.6 GB, matrices of 6.3 and 3.1 MB
+    "transpose": ("in-out", "merged"),
+    "merge": ("per-expert", "merged"),
+    "transpose-and-split": ("in-out", "per-expert"),
+}
+SIZES = ["--layers", "4", "--experts", "16", "--hidden", "2048", "--intermediate", "768", "--shards", "4", "--sparse"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_resident_memory_is_bounded(run_moefs, mount, tmp_path, case):
+    layout, to = CASES[case]
+    made = run_moefs("sample", *SIZES, "--layout", layout, "qwen3_moe", tmp_path / "src")
+    assert made.returncode == 0, made.stderr
+    with mount(tmp_path / "src", "--to", to, "--cache-size", f"{CACHE_MIB}M") as m:
+        files = sorted(m.path.glob("*.safetensors"))
+        size = sum(f.stat().st_size for f in files)
+        assert size > 4 * CACHE_MIB << 20  # or the cache would hold everything whatever its size
+        readers = [subprocess.Popen(["cat", *files[n:], *files[:n]], stdout=subprocess.DEVNULL) for n in range(READERS)]
+        for reader in readers:
+            assert reader.wait(100) == 0
+        threads = m.status("Threads")
+        bound = CACHE_MIB + threads + REST_MIB
+        peak, now = m.status("VmHWM") / 1024, m.status("VmRSS") / 1024
+        print(f"{size / 1e9:.2f} GB: peak {peak:.0f} MiB, then {now:.0f} MiB; {threads} threads, bound {bound} MiB")
+        assert now <= peak < bound
