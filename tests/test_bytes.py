@@ -182,7 +182,7 @@ sizes = st.integers(1, 6)
 
 
 @seed(SEED)
-@settings(max_examples=12, deadline=None, print_blob=True,
+@settings(max_examples=int(os.environ.get("MOEFS_EXAMPLES", "12")), deadline=None, print_blob=True,
           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(number=st.integers(0, 2**32 - 1), source=st.sampled_from(LAYOUTS), to=st.sampled_from(LAYOUTS), experts=sizes,
        inner=sizes, hidden=sizes, dtype=st.sampled_from(list(DTYPES.values())), spread=st.sampled_from(SPREADS))
