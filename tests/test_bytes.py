@@ -132,6 +132,15 @@ def test_wide_tensors(mount, tmp_path):
                 oracle.assert_same_directory(m.path, want)
 
 
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES.keys())
+@pytest.mark.parametrize("inner,hidden", [(8, 16), (16, 8), (31, 33), (32, 32), (63, 65), (64, 128), (65, 127), (1, 129)])
+def test_sizes_around_powers_of_two(mount, tmp_path, inner, hidden, dtype):
+    """Both directions of a transpose at sizes where one that works in tiles has whole tiles, and a rest."""
+    for source, to in (("in-out", "merged"), ("per-expert", "in-out")):
+        checkpoint = make(inner, shards=2, layout=source, experts=2, inner=inner, hidden=hidden, dtype=dtype, layers=1)
+        check(mount, checkpoint, to, tmp_path / source)
+
+
 @pytest.mark.parametrize("source,to", [("per-expert", "v5"), ("in-out", "merged"), ("merged", "original")])
 def test_copied(mount, tmp_path, source, to):
     checkpoint = make(6, shards=4, how="random", layout=source, odd=True, layers=3)
