@@ -1,26 +1,21 @@
-/* moefs layouts: what is known. */
+/* moefs layouts: what is known, and whether a user's own layout is well formed. */
 #include "commands.h"
 
 #include "layout/layouts.h"
+#include "layout/rename.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static void print_layout(const struct layouts *layouts, const struct layout *layout)
+static void print_layout(struct layouts *layouts, const struct layout *layout)
 {
-    const struct bound_layout *bound = layouts_bound(layouts, layout);
+    const struct bound_layout *bound = layouts_bound(layouts, &layouts->unknown.rules[0], layout);
 
     printf("%s: %s\n", layout->name, layout->summary ? layout->summary : "");
-    for (unsigned f = 0; f < layout->n_forms; f++) {
-        const struct form *form = &layout->forms[f];
-        printf("    %s  [", bound->names[f].text);
-        for (unsigned d = 0; d < form->axes.n_dims; d++) {
-            printf("%s%s", d ? ", " : "", form->axes.dims[d].n > 1 ? "(" : "");
-            for (unsigned a = 0; a < form->axes.dims[d].n; a++)
-                printf("%s%s", a ? " " : "", layouts->words.words[form->axes.dims[d].axis[a]]);
-            printf("%s", form->axes.dims[d].n > 1 ? ")" : "");
-        }
-        printf("]  holds");
+    for (unsigned f = 0; f < bound->n_forms; f++) {
+        const struct form *form = &bound->forms[f];
+        printf("    %s  [%s]  holds", form->name.text,
+               axes_text(&form->axes, &layouts->words, &layouts->arena));
         for (unsigned p = 0; p < form->n_projs; p++)
             printf(" %s", proj_name(form->projs[p]));
         putchar('\n');
@@ -46,6 +41,42 @@ static void print_architecture(const struct architecture *architecture)
         print_list("v5", &rule->v5);
         putchar('\n');
     }
+    if (architecture->n_rules == 0)
+        printf("    nothing is converted\n");
+}
+
+static void print_all(struct layouts *layouts)
+{
+    printf("Layouts (--to, --from), in the default spelling:\n\n");
+    for (unsigned i = 0; i < layouts->n_layouts; i++)
+        print_layout(layouts, &layouts->layouts[i]);
+    printf("\nArchitectures (what --to original and --to v5 mean):\n\n");
+    for (unsigned i = 0; i < layouts->n_architectures; i++)
+        print_architecture(&layouts->architectures[i]);
+}
+
+/* Whether the file is a layout; prints it as it was understood. */
+static int check_file(const char *path, struct error *err)
+{
+    struct layouts layouts;
+    struct renames *renames = NULL;
+
+    if (layouts_load(&layouts, path, err) < 0)
+        return EXIT_REFUSED;
+    const struct layout *layout = layouts_find(&layouts, path);
+    int result = renames_compile(layout, &renames, err);
+    if (result == 0) {
+        print_layout(&layouts, layout);
+        for (size_t i = 0; i < layout->n_renames; i++)
+            printf("    rename %s to %s\n", layout->rename[i][0], layout->rename[i][1]);
+    } else {
+        cleanup_free char *cause = err->text;
+        err->text = NULL;
+        error_set(err, "%s: %s", path, cause);
+    }
+    renames_free(renames);
+    layouts_free(&layouts);
+    return result == 0 ? EXIT_OK : EXIT_REFUSED;
 }
 
 int command_layouts(int argc, char **argv, struct error *err)
@@ -53,19 +84,19 @@ int command_layouts(int argc, char **argv, struct error *err)
     struct layouts layouts;
 
     if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-        printf("usage: moefs layouts\n\nPrints the layouts and the architectures that are known.\n");
+        printf("usage: moefs layouts [--check FILE]\n\nPrints the layouts and the architectures that are "
+               "known.\n\n"
+               "options:\n  --check FILE   say whether FILE is a layout that --to takes, and how it was "
+               "understood\n");
         return EXIT_OK;
     }
+    if (argc == 3 && strcmp(argv[1], "--check") == 0)
+        return check_file(argv[2], err);
     if (argc != 1)
-        return error_set(err, "layouts: takes no operands, got '%s'", argv[1]), EXIT_USAGE;
-    if (layouts_load(&layouts, err) < 0)
+        return error_set(err, "layouts: takes nothing but --check FILE, got '%s'", argv[1]), EXIT_USAGE;
+    if (layouts_load(&layouts, NULL, err) < 0)
         return EXIT_REFUSED;
-    printf("Layouts (--to, --from):\n\n");
-    for (unsigned i = 0; i < layouts.n_layouts; i++)
-        print_layout(&layouts, &layouts.layouts[i]);
-    printf("\nArchitectures (what --to original and --to v5 mean):\n\n");
-    for (unsigned i = 0; i < layouts.n_architectures; i++)
-        print_architecture(&layouts.architectures[i]);
+    print_all(&layouts);
     layouts_free(&layouts);
     return EXIT_OK;
 }

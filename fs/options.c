@@ -20,6 +20,9 @@ enum option_code {
     OPTION_FUSE = 'o',
     OPTION_JSON = OPTION_LOG_FILE + 1,
     OPTION_LAZY,
+    OPTION_FP8,
+    OPTION_MAX_SHARD_SIZE,
+    OPTION_EXPLAIN,
     OPTION_HELP = 'h'
 };
 
@@ -39,6 +42,12 @@ static const struct option_row option_rows[] = {
      "read every expert group that fits this layout as that layout"},
     {OPTION_EXCLUDE, OPTIONS_PLAN, "exclude", "GLOB",
      "hide files by their names relative to SRC; may be repeated"},
+    {OPTION_FP8, OPTIONS_PLAN, "fp8", "keep",
+     "convert FP8 experts with their scales, although a loader that dequantises\n"
+     "reads merged FP8 as garbage without an error"},
+    {OPTION_MAX_SHARD_SIZE, OPTIONS_PLAN, "max-shard-size", "SIZE",
+     "deal the tensors out anew to weight files of at most SIZE: 5GB, 500MB\n"
+     "(powers of 1000)"},
     {OPTION_FOLLOW_SYMLINKS, OPTIONS_PLAN, "follow-symlinks", NULL,
      "follow links that leave SRC and its Hugging Face cache"},
     {OPTION_CACHE_SIZE, OPTIONS_MOUNT, "cache-size", "SIZE",
@@ -47,6 +56,8 @@ static const struct option_row option_rows[] = {
     {OPTION_LOG_FILE, OPTIONS_MOUNT, "log-file", "FILE", "append the daemon's log to FILE; default syslog"},
     {OPTION_FUSE, OPTIONS_MOUNT, NULL, "OPTIONS", "mount options, e.g. allow_other, nonempty"},
     {OPTION_JSON, OPTIONS_JSON, "json", NULL, "print JSON"},
+    {OPTION_EXPLAIN, OPTIONS_JSON, "explain", "TENSOR",
+     "say where this virtual tensor comes from, step by step"},
     {OPTION_LAZY, OPTIONS_LAZY, "lazy", NULL,
      "unmount although it is in use: readers go on until they close"},
     {OPTION_HELP, 0, "help", NULL, "print this"},
@@ -105,6 +116,25 @@ bool options_parse_size(const char *text, size_t *bytes)
     return true;
 }
 
+/* "5GB", "500MB" or a number of bytes: powers of 1000, as transformers' max_shard_size. */
+static bool parse_shard_size(const char *text, uint64_t *bytes)
+{
+    static const struct {
+        const char *unit;
+        uint64_t scale;
+    } units[] = {{"", 1}, {"KB", 1000}, {"MB", 1000000}, {"GB", 1000000000}, {"TB", UINT64_C(1000000000000)}};
+    size_t digits = strspn(text, "0123456789");
+    uint64_t value = 0;
+
+    for (size_t i = 0; i < digits; i++)
+        if (!checked_mul(value, 10, &value) || !checked_add(value, (uint64_t)(text[i] - '0'), &value))
+            return false;
+    for (size_t u = 0; u < sizeof units / sizeof *units; u++)
+        if (value > 0 && strcasecmp(text + digits, units[u].unit) == 0)
+            return checked_mul(value, units[u].scale, bytes);
+    return false;
+}
+
 static int set_cache_size(const struct options_command *command, const char *text, struct options *options,
                           struct error *err)
 {
@@ -146,6 +176,19 @@ static int set_option(const struct options_command *command, int code, struct op
         return 0;
     case OPTION_FROM:
         options->plan.from = optarg;
+        return 0;
+    case OPTION_FP8:
+        if (strcmp(optarg, "keep") != 0)
+            return error_set(err, "%s: --fp8 %s: the only choice is keep", command->name, optarg);
+        options->plan.fp8_keep = true;
+        return 0;
+    case OPTION_MAX_SHARD_SIZE:
+        if (!parse_shard_size(optarg, &options->plan.max_shard_size))
+            return error_set(err, "%s: --max-shard-size %s: not a size (examples: 5GB, 500MB, 1000000)",
+                             command->name, optarg);
+        return 0;
+    case OPTION_EXPLAIN:
+        options->explain = optarg;
         return 0;
     case OPTION_FOLLOW_SYMLINKS:
         options->directory.follow_symlinks = true;

@@ -11,9 +11,10 @@
 
 /* Which options a command takes. */
 enum option_set {
-    OPTIONS_PLAN = 1,  /* what changes the plan: --to --from --follow-symlinks --exclude */
+    OPTIONS_PLAN =
+        1, /* what changes the plan: --to --from --fp8 --max-shard-size --exclude --follow-symlinks */
     OPTIONS_MOUNT = 2, /* --cache-size --foreground --log-file -o */
-    OPTIONS_JSON = 4,
+    OPTIONS_JSON = 4,  /* how the plan is printed: --json --explain */
     OPTIONS_LAZY = 8
 };
 
@@ -34,6 +35,7 @@ struct options {
     const char *log_file; /* or NULL */
     char *fuse;           /* what all -o say, joined by commas, or NULL */
     bool json;
+    const char *explain; /* a virtual tensor's name, or NULL */
     bool lazy;
     const char **exclude; /* directory.exclude; owned */
 };

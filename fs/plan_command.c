@@ -95,6 +95,9 @@ static void visit_pieces(const struct view *view, const struct planned_tensor *t
 
 /* ---- for people ---- */
 
+/* Sources that --explain lists; a merged tensor has hundreds alike. */
+#define EXPLAINED_PIECES 8
+
 struct origin {
     const struct tensor *first, *last;
     uint64_t n; /* changes of source tensor along the virtual one */
@@ -197,6 +200,71 @@ static void print_text(const struct view *view)
            plan->n_tensors, plan->total_size, plan->n_weight_files, view->checkpoint->n_tensors,
            view->checkpoint->n_shards);
     visit_loaders(view, print_loaders, NULL);
+}
+
+/* ---- one tensor, step by step ---- */
+
+static void explain_piece(const struct view *view, const struct piece *piece, void *context)
+{
+    uint64_t *n = context;
+    const struct tensor_info *info = &piece->tensor->info;
+
+    if (++*n <= EXPLAINED_PIECES) {
+        printf("  %s %s ", info->name, dtype_name(info->dtype));
+        print_shape(info);
+        printf(", %s", view->checkpoint->shards[piece->tensor->shard].name);
+        if (piece->length == piece->tensor->length)
+            printf(", all of it\n");
+        else if (piece->length > 0)
+            printf(", %" PRIu64 " bytes at %" PRIu64 " of the file\n", piece->length, piece->offset);
+        else
+            printf(", element by element from byte %" PRIu64 " of the file\n", piece->offset);
+    }
+}
+
+static void explain_extents(const struct view *view, const struct planned_tensor *tensor)
+{
+    uint64_t n = 0, copies = 0, gathers = 0;
+
+    for (uint32_t e = 0; e < tensor->n_extents; e++)
+        if (view->plan->extents[tensor->first_extent + e].gather == PLAN_NO_GATHER)
+            copies++;
+        else
+            gathers++;
+    printf("bytes: %" PRIu64 " runs are copied, %" PRIu64
+           " experts are computed when they are read\nfrom, in the "
+           "order of its bytes:\n",
+           copies, gathers);
+    visit_pieces(view, tensor, explain_piece, &n);
+    if (n > EXPLAINED_PIECES)
+        printf("  ... and %" PRIu64 " more\n", n - EXPLAINED_PIECES);
+}
+
+static int print_explanation(const struct view *view, const char *name, struct error *err)
+{
+    const struct planned_tensor *tensor = NULL;
+
+    for (uint32_t t = 0; t < view->plan->n_tensors; t++)
+        if (strcmp(view->plan->tensors[t].info.name, name) == 0)
+            tensor = &view->plan->tensors[t];
+    if (!tensor)
+        return error_set(err, "--explain %s: the plan has no tensor of this name (moefs plan lists them)",
+                         name);
+    printf("%s %s ", name, dtype_name(tensor->info.dtype));
+    print_shape(&tensor->info);
+    printf(", %s, %" PRIu64 " bytes at %" PRIu64 "\n", view->plan->files[tensor->file].name, tensor->length,
+           tensor->offset);
+    if (tensor->group == UINT32_MAX) {
+        printf("is in no group of experts that is converted: it passes through\n");
+    } else {
+        const struct planned_group *group = &view->plan->groups[tensor->group];
+        printf("block %s: %" PRIu64 " experts, inner (I) %" PRIu64 ", hidden (H) %" PRIu64 "\n", group->block,
+               group->experts, group->inner, group->hidden);
+        printf("stored as %s: %s\nwanted as %s: %s\n", group->from, group->from_axes, group->to,
+               group->to_axes);
+    }
+    explain_extents(view, tensor);
+    return 0;
 }
 
 /* ---- for programs ---- */
@@ -313,19 +381,24 @@ static int check_tree(const struct directory *directory, const struct plan *plan
     return 0;
 }
 
-static int print_plan(const struct directory *directory, const struct plan *plan, bool json,
-                      struct error *err)
+static int print_plan(const struct directory *directory, const struct plan *plan,
+                      const struct options *options, struct error *err)
 {
     struct layouts layouts;
 
-    if (layouts_load(&layouts, err) < 0)
+    if (layouts_load(&layouts, NULL, err) < 0)
         return EXIT_REFUSED;
     struct view view = {.checkpoint = &directory->checkpoint, .plan = plan, .layouts = &layouts};
-    if (json)
+    int result = 0;
+    if (options->explain)
+        result = print_explanation(&view, options->explain, err);
+    else if (options->json)
         print_json(&view);
     else
         print_text(&view);
     layouts_free(&layouts);
+    if (result < 0)
+        return EXIT_REFUSED;
     if (fflush(stdout) != 0)
         return error_set(err, "plan: writing the result: %m"), EXIT_REFUSED;
     return EXIT_OK;
@@ -348,7 +421,7 @@ int command_plan(int argc, char **argv, struct error *err)
         if (plan_build(&directory.checkpoint, &options.plan, &plan, err) == 0) {
             messages_print_notes(&plan.notes);
             if (check_tree(&directory, &plan, err) == 0)
-                status = print_plan(&directory, &plan, options.json, err);
+                status = print_plan(&directory, &plan, &options, err);
             plan_free(&plan);
         }
         directory_close(&directory);

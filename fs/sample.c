@@ -49,7 +49,7 @@ static int check_layout(const char *name, struct error *err)
 {
     struct layouts layouts;
 
-    if (layouts_load(&layouts, err))
+    if (layouts_load(&layouts, NULL, err))
         return -1;
     int result = layouts_check_name(&layouts, "--layout", name, err);
     layouts_free(&layouts);

@@ -14,14 +14,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define AXIS_WORDS_MAX 16 /* different words in all layouts together */
+#define AXIS_WORDS_MAX 24 /* different axes in all layouts together */
 #define AXES_DIMS_MAX 6
 #define AXIS_PROJ 0 /* the number of the word `proj`: it is in every table of words */
 #define AXIS_NONE UINT8_MAX
 
-/* The words of all layouts, numbered as they occur. */
+/* The axes of all layouts, numbered as they occur. */
 struct axis_words {
-    const char *words[AXIS_WORDS_MAX];
+    const char *words[AXIS_WORDS_MAX]; /* as written: "inner", "inner/128", "16" */
+    uint8_t base[AXIS_WORDS_MAX];      /* of "inner/128": inner; otherwise AXIS_NONE */
+    uint64_t number[AXIS_WORDS_MAX];   /* of "inner/128" and of "16": the number; otherwise 0 */
     uint8_t n;
 };
 
@@ -33,8 +35,19 @@ struct axes {
     } dims[AXES_DIMS_MAX];
 };
 
-/* The number of a word, added where it is new. AXIS_NONE when the table is full. */
+/* Makes the table with `proj` in it. */
+void axis_words_init(struct axis_words *words);
+
+/* The number of an axis, added where it is new: letters, digits and "_", then perhaps "/" and a number.
+ * AXIS_NONE when it is malformed or the table is full. */
 uint8_t axis_word(struct axis_words *words, const char *text, size_t length, struct arena *arena);
+
+/* The number of a word that is there, or AXIS_NONE. */
+uint8_t axis_find(const struct axis_words *words, const char *text);
+
+/* The size of an axis: 0 where it is not known. */
+uint64_t axis_size(const struct axis_words *words, uint8_t axis, const uint64_t sizes[AXIS_WORDS_MAX],
+                   unsigned n_projs);
 
 /* Parses an expression. A word given twice in one expression is refused. */
 int axes_parse(const char *text, struct axis_words *words, struct arena *arena, struct axes *axes,
@@ -51,11 +64,14 @@ int axes_solve(const struct axes *axes, const struct axis_words *words, const ui
 
 /* The row-major stride of each axis of the expression, in elements; 0 for axes that are not in it.
  * sizes[] holds every axis but proj. Overflow is impossible for shapes that were checked as tensors. */
-void axes_strides(const struct axes *axes, const uint64_t sizes[AXIS_WORDS_MAX], unsigned n_projs,
-                  uint64_t strides[AXIS_WORDS_MAX]);
+void axes_strides(const struct axes *axes, const struct axis_words *words,
+                  const uint64_t sizes[AXIS_WORDS_MAX], unsigned n_projs, uint64_t strides[AXIS_WORDS_MAX]);
 
 /* The shape that the sizes give: n_dims numbers. False on overflow. */
-bool axes_shape(const struct axes *axes, const uint64_t sizes[AXIS_WORDS_MAX], unsigned n_projs,
-                uint64_t shape[AXES_DIMS_MAX]);
+bool axes_shape(const struct axes *axes, const struct axis_words *words, const uint64_t sizes[AXIS_WORDS_MAX],
+                unsigned n_projs, uint64_t shape[AXES_DIMS_MAX]);
+
+/* The expression as text, in the arena: for messages and `moefs layouts`. */
+const char *axes_text(const struct axes *axes, const struct axis_words *words, struct arena *arena);
 
 #endif

@@ -1,4 +1,5 @@
-/* A checkpoint in memory: its shards, its tensors and its config.json. No file descriptors here: fs/ fills it. */
+/* A checkpoint in memory: its shards, its tensors and its config.json. No file descriptors here: fs/ fills
+ * it. */
 #ifndef MOEFS_LAYOUT_CHECKPOINT_H
 #define MOEFS_LAYOUT_CHECKPOINT_H
 
@@ -36,7 +37,8 @@ struct checkpoint {
     /* Names of the index that no file has: loaders ignore them; a hole where an expert is meant. */
     const char **absent;
     size_t n_absent;
-    /* The name of the index to generate: what transformers_weights names, else model.safetensors.index.json. */
+    /* The name of the index to generate: what transformers_weights names, else model.safetensors.index.json.
+     */
     const char *index_name;
     /* transformers_weights names an index: it must exist whatever the weight files are. */
     bool index_required;
@@ -49,9 +51,9 @@ struct checkpoint {
 void checkpoint_add_shard(struct checkpoint *checkpoint, const char *name, uint64_t size,
                           const struct safetensors_header *header);
 
-/* Called once all shards are there: settles names that two shards hold (the index decides, with a warning; without
- * an index, or when it names a third file: refused), and finds the index's names that no file has. index may be
- * NULL. The index's file i is found among the shards by name. */
+/* Called once all shards are there: settles names that two shards hold (the index decides, with a warning;
+ * without an index, or when it names a third file: refused), and finds the index's names that no file has.
+ * index may be NULL. The index's file i is found among the shards by name. */
 int checkpoint_settle(struct checkpoint *checkpoint, const struct index *index, struct notes *notes,
                       struct error *err);
 

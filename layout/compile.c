@@ -31,8 +31,9 @@ struct conversion {
     const struct layouts *layouts;
     const struct checkpoint *checkpoint;
     const struct group *group;
-    const struct bound_layout *target;
-    unsigned form; /* of the target */
+    const struct compile_target *target;
+    const struct form *form; /* of the target */
+    const char *title;       /* the group's, for messages */
     uint64_t element_size;
     uint64_t target_stride[AXIS_WORDS_MAX];
     /* The axis along which the target is cut into slabs (AXIS_NONE: one slab), and its size. */
@@ -41,24 +42,27 @@ struct conversion {
     UT_array *boxes; /* struct gather_box of the slab at hand */
 };
 
-static const struct form *target_form(const struct conversion *c)
-{
-    return &c->target->layout->forms[c->form];
-}
-
 /* The stored form that holds this part and projection, and the projection's position in it. */
 static unsigned find_source_form(const struct conversion *c, enum proj proj, unsigned *position)
 {
-    const struct layout *layout = c->group->bound->layout;
-    const char *part = target_form(c)->part;
+    const struct bound_layout *bound = c->group->bound;
 
-    for (unsigned f = 0; f < layout->n_forms; f++)
-        for (unsigned p = 0; p < layout->forms[f].n_projs; p++)
-            if (layout->forms[f].projs[p] == proj && strcmp(layout->forms[f].part, part) == 0) {
+    for (unsigned f = 0; f < bound->n_forms; f++)
+        for (unsigned p = 0; p < bound->forms[f].n_projs; p++)
+            if (bound->forms[f].projs[p] == proj && bound->forms[f].part == c->form->part &&
+                c->group->n_members[f] > 0) {
                 *position = p;
                 return f;
             }
     return FORMS_MAX;
+}
+
+/* The axis of the integer in the form's names, or AXIS_NONE. */
+static uint8_t name_axis(const struct form *form)
+{
+    int hole = template_integer_hole(&form->name);
+
+    return hole >= 0 ? form->name.holes[hole].axis : AXIS_NONE;
 }
 
 static int dim_compare(const void *a, const void *b)
@@ -102,24 +106,26 @@ static int add_box(struct conversion *c, enum proj proj, unsigned position, cons
     const struct group *group = c->group;
     unsigned source_position = 0;
     unsigned f = find_source_form(c, proj, &source_position);
-    const struct form *form = &group->bound->layout->forms[f];
-    const struct name_template *source_name = &group->bound->names[f];
-    uint32_t member = group->members[f][source_name->n_holes ? values[source_name->holes[0]] : 0];
+    const struct form *form = &group->bound->forms[f];
+    uint8_t axis = name_axis(form);
+    uint32_t member = group->members[f][axis != AXIS_NONE ? values[axis] : 0];
     const struct tensor *tensor = &c->checkpoint->tensors[member];
     uint64_t source_stride[AXIS_WORDS_MAX];
     struct gather_dim dims[AXIS_WORDS_MAX];
     unsigned n = 0;
     uint64_t source = 0, target = position * c->target_stride[AXIS_PROJ];
 
-    axes_strides(&form->axes, group->sizes, form->n_projs, source_stride);
+    axes_strides(&form->axes, &c->layouts->words, group->sizes, form->n_projs, source_stride);
     source += source_position * source_stride[AXIS_PROJ];
     for (uint8_t a = 1; a < c->layouts->words.n; a++) {
         if (fixed[a]) {
             source += values[a] * source_stride[a];
             if (a != c->slab_axis) /* a slab counts its targets from its own beginning */
                 target += values[a] * c->target_stride[a];
-        } else if (c->target_stride[a] > 0 && group->sizes[a] > 1) {
-            dims[n++] = (struct gather_dim){group->sizes[a], c->target_stride[a], source_stride[a]};
+        } else if (c->target_stride[a] > 0) {
+            uint64_t size = axis_size(&c->layouts->words, a, group->sizes, form->n_projs);
+            if (size > 1)
+                dims[n++] = (struct gather_dim){size, c->target_stride[a], source_stride[a]};
         }
     }
     struct gather_box box = {.shard = tensor->shard,
@@ -135,21 +141,19 @@ static int add_box(struct conversion *c, enum proj proj, unsigned position, cons
 static int add_projection(struct conversion *c, unsigned position, const bool fixed[AXIS_WORDS_MAX],
                           const uint64_t values[AXIS_WORDS_MAX], const char *name, struct error *err)
 {
-    enum proj proj = target_form(c)->projs[position];
+    enum proj proj = c->form->projs[position];
     unsigned unused;
     unsigned f = find_source_form(c, proj, &unused);
     bool all_fixed[AXIS_WORDS_MAX];
     uint64_t all_values[AXIS_WORDS_MAX];
 
     if (f == FORMS_MAX)
-        return error_set(err, "%s: layout '%s' has no %s", name, c->group->bound->layout->name,
-                         proj_name(proj));
-    const struct name_template *source_name = &c->group->bound->names[f];
+        return error_set(err, "%s: the group has no %s of this part", name, proj_name(proj));
+    uint8_t axis = name_axis(&c->group->bound->forms[f]);
     memcpy(all_fixed, fixed, sizeof all_fixed);
     memcpy(all_values, values, sizeof all_values);
-    if (source_name->n_holes == 0 || fixed[source_name->holes[0]])
+    if (axis == AXIS_NONE || fixed[axis])
         return add_box(c, proj, position, all_fixed, all_values, name, err);
-    uint8_t axis = source_name->holes[0];
     all_fixed[axis] = true;
     for (uint64_t v = 0; v < c->group->sizes[axis]; v++) {
         all_values[axis] = v;
@@ -229,7 +233,7 @@ static void add_slab(struct conversion *c, uint64_t begin, uint64_t length, uint
  * described slab by slab along it. */
 static void choose_slabs(struct conversion *c)
 {
-    const struct axes *axes = &target_form(c)->axes;
+    const struct axes *axes = &c->form->axes;
 
     c->slab_axis = AXIS_NONE;
     c->n_slabs = 1;
@@ -239,21 +243,37 @@ static void choose_slabs(struct conversion *c)
     c->n_slabs = c->group->sizes[c->slab_axis];
 }
 
+/* The target's name for the integer `value`. */
+static const char *target_name(const struct conversion *c, uint64_t value, struct arena *arena)
+{
+    const struct name_template *name = &c->form->name;
+    uint64_t values[TEMPLATE_HOLES_MAX] = {0};
+
+    for (unsigned h = 0; h < name->n_holes; h++) {
+        uint64_t word = c->group->word;
+        values[h] = name->holes[h].kind == HOLE_WORD ? word
+                    : name->holes[h].kind == HOLE_COMPOSITE
+                        ? word * c->group->sizes[name->holes[h].axis] + value
+                        : value;
+    }
+    return template_format(name, c->target->block, values, arena);
+}
+
 /* One target tensor; value: the integer in its name. */
 static int compile_tensor(struct conversion *c, uint64_t value, const struct planned_tensor *pattern,
                           struct compile_output *output, struct error *err)
 {
-    const struct name_template *name = &c->target->names[c->form];
     struct planned_tensor tensor = *pattern;
     bool fixed[AXIS_WORDS_MAX] = {false};
     uint64_t values[AXIS_WORDS_MAX] = {0};
     uint64_t slab_length = tensor.length / c->n_slabs;
+    uint8_t axis = name_axis(c->form);
 
-    tensor.info.name = template_format(name, c->group->block, &value, output->arena);
+    tensor.info.name = target_name(c, value, output->arena);
     tensor.first_extent = utarray_len(output->extents);
-    if (name->n_holes > 0) {
-        fixed[name->holes[0]] = true;
-        values[name->holes[0]] = value;
+    if (axis != AXIS_NONE) {
+        fixed[axis] = true;
+        values[axis] = value;
     }
     if (c->slab_axis != AXIS_NONE)
         fixed[c->slab_axis] = true;
@@ -261,7 +281,7 @@ static int compile_tensor(struct conversion *c, uint64_t value, const struct pla
         utarray_clear(c->boxes);
         if (c->slab_axis != AXIS_NONE)
             values[c->slab_axis] = slab;
-        for (unsigned p = 0; p < target_form(c)->n_projs; p++)
+        for (unsigned p = 0; p < c->form->n_projs; p++)
             if (add_projection(c, p, fixed, values, tensor.info.name, err) < 0)
                 return -1;
         add_slab(c, slab * slab_length, slab_length, tensor.first_extent, output);
@@ -272,72 +292,135 @@ static int compile_tensor(struct conversion *c, uint64_t value, const struct pla
 }
 
 /* All stored tensors of one part must have one dtype; it is the target's. */
-static int check_dtype(const struct checkpoint *checkpoint, const struct group *group, const char *part,
-                       uint8_t *dtype, struct error *err)
+static int check_dtype(const struct conversion *c, uint8_t *dtype, struct error *err)
 {
+    const struct checkpoint *checkpoint = c->checkpoint;
     const struct tensor *first = NULL;
 
-    for (unsigned f = 0; f < group->bound->layout->n_forms; f++) {
-        if (strcmp(group->bound->layout->forms[f].part, part) != 0)
+    for (unsigned f = 0; f < c->group->bound->n_forms; f++) {
+        if (c->group->bound->forms[f].part != c->form->part)
             continue;
-        for (uint32_t i = 0; i < group->n_members[f]; i++) {
-            const struct tensor *tensor = &checkpoint->tensors[group->members[f][i]];
+        for (uint32_t i = 0; i < c->group->n_members[f]; i++) {
+            const struct tensor *tensor = &checkpoint->tensors[c->group->members[f][i]];
             if (!first)
                 first = tensor;
             if (tensor->info.dtype != first->info.dtype)
-                return error_set(err, "%s: mixed dtypes: %s in %s is %s, but %s in %s is %s", group->block,
+                return error_set(err, "%s: mixed dtypes: %s in %s is %s, but %s in %s is %s", c->title,
                                  first->info.name, checkpoint->shards[first->shard].name,
                                  dtype_name(first->info.dtype), tensor->info.name,
                                  checkpoint->shards[tensor->shard].name, dtype_name(tensor->info.dtype));
         }
     }
     if (!first)
-        return error_set(err, "%s: no tensor of part '%s'", group->block, part);
+        return error_set(err, "%s: no tensor of part '%s'", c->title, c->layouts->parts[c->form->part]);
     *dtype = first->info.dtype;
     if (dtype_bits(*dtype) % 8 != 0)
-        return error_set(err, "%s: %s is %s, whose elements do not fill whole bytes", group->block,
+        return error_set(err, "%s: %s is %s, whose elements do not fill whole bytes", c->title,
                          first->info.name, dtype_name(*dtype));
     return 0;
+}
+
+/* A scale for 128 elements of gate and up one behind the other is only right where each has whole blocks of
+ * 128. */
+static int check_grains(const struct conversion *c, struct error *err)
+{
+    const struct axis_words *words = &c->layouts->words;
+
+    for (unsigned d = 0; d < c->form->axes.n_dims; d++)
+        for (unsigned i = 0; i < c->form->axes.dims[d].n && c->form->axes.dims[d].n > 1; i++) {
+            uint8_t axis = c->form->axes.dims[d].axis[i], base = words->base[axis];
+            if (base != AXIS_NONE && c->group->sizes[base] % words->number[axis] != 0)
+                return error_set(err,
+                                 "%s: %s is %llu, no multiple of %llu: the blocks of its %s cannot be merged",
+                                 c->title, words->words[base], (unsigned long long)c->group->sizes[base],
+                                 (unsigned long long)words->number[axis], c->layouts->parts[c->form->part]);
+        }
+    return 0;
+}
+
+/* Both sides must place the same coordinates: in a shape or in a name. */
+static int check_axes(const struct conversion *c, struct error *err)
+{
+    const struct axis_words *words = &c->layouts->words;
+    unsigned position;
+
+    for (unsigned p = 0; p < c->form->n_projs; p++) {
+        unsigned f = find_source_form(c, c->form->projs[p], &position);
+        if (f == FORMS_MAX)
+            return error_set(err, "%s: its %s has no %s", c->title, c->layouts->parts[c->form->part],
+                             proj_name(c->form->projs[p]));
+        const struct form *source = &c->group->bound->forms[f];
+        for (uint8_t a = 1; a < words->n; a++) {
+            bool stored = axes_contain(&source->axes, a) || name_axis(source) == a;
+            bool wanted = axes_contain(&c->form->axes, a) || name_axis(c->form) == a;
+            if (stored != wanted)
+                return error_set(err, "%s: layout %s %s the axis '%s' of its %s, layout %s does not",
+                                 c->title,
+                                 stored ? c->group->bound->layout->name : c->target->bound->layout->name,
+                                 "has", words->words[a], c->layouts->parts[c->form->part],
+                                 stored ? c->target->bound->layout->name : c->group->bound->layout->name);
+        }
+    }
+    return check_grains(c, err);
 }
 
 static int compile_form(struct conversion *c, uint32_t group_number, struct compile_output *output,
                         struct error *err)
 {
-    const struct form *form = target_form(c);
-    const struct name_template *name = &c->target->names[c->form];
+    const struct form *form = c->form;
     uint64_t shape[AXES_DIMS_MAX];
     struct planned_tensor pattern = {.group = group_number};
 
-    if (check_dtype(c->checkpoint, c->group, form->part, &pattern.info.dtype, err) < 0)
+    if (check_axes(c, err) < 0 || check_dtype(c, &pattern.info.dtype, err) < 0)
         return -1;
     c->element_size = dtype_bits(pattern.info.dtype) / 8;
     pattern.info.n_dims = form->axes.n_dims;
-    if (!axes_shape(&form->axes, c->group->sizes, form->n_projs, shape))
-        return error_set(err, "%s: the sizes of layout '%s' overflow", c->group->block,
-                         c->target->layout->name);
+    bool fits = axes_shape(&form->axes, &c->layouts->words, c->group->sizes, form->n_projs, shape);
     pattern.info.shape = arena_memdup(output->arena, shape, form->axes.n_dims * sizeof *shape);
-    if (!safetensors_tensor_bytes(&pattern.info, &pattern.length))
-        return error_set(err, "%s: the sizes of layout '%s' overflow", c->group->block,
-                         c->target->layout->name);
-    axes_strides(&form->axes, c->group->sizes, form->n_projs, c->target_stride);
+    if (!fits || !safetensors_tensor_bytes(&pattern.info, &pattern.length))
+        return error_set(err, "%s: the sizes of layout %s overflow", c->title,
+                         c->target->bound->layout->name);
+    axes_strides(&form->axes, &c->layouts->words, c->group->sizes, form->n_projs, c->target_stride);
     choose_slabs(c);
-    uint64_t n = name->n_holes > 0 ? c->group->sizes[name->holes[0]] : 1;
+    uint8_t axis = name_axis(form);
+    uint64_t n = axis != AXIS_NONE ? c->group->sizes[axis] : 1;
     for (uint64_t value = 0; value < n; value++)
         if (compile_tensor(c, value, &pattern, output, err) < 0)
             return -1;
     return 0;
 }
 
+/* Whether the group holds anything of the part. */
+static bool group_has_part(const struct group *group, uint8_t part)
+{
+    for (unsigned f = 0; f < group->bound->n_forms; f++)
+        if (group->bound->forms[f].part == part && group->n_members[f] > 0)
+            return true;
+    return false;
+}
+
 int compile_group(const struct layouts *layouts, const struct checkpoint *checkpoint,
-                  const struct group *group, uint32_t group_number, const struct bound_layout *target,
+                  const struct group *group, uint32_t group_number, const struct compile_target *target,
                   struct compile_output *output, struct error *err)
 {
-    struct conversion c = {.layouts = layouts, .checkpoint = checkpoint, .group = group, .target = target};
+    struct conversion c = {.layouts = layouts,
+                           .checkpoint = checkpoint,
+                           .group = group,
+                           .target = target,
+                           .title = group_title(group, output->arena)};
     int result = 0;
 
+    for (uint8_t p = 0; p < layouts->n_parts; p++)
+        if (group_has_part(group, p) && !bound_has_part(target->bound, p))
+            return error_set(err, "%s: layout %s has no place for its %s. Keep it as it is with --to %s",
+                             c.title, target->bound->layout->name, layouts->parts[p],
+                             group->bound->layout->name);
     utarray_new(c.boxes, &box_icd);
-    for (c.form = 0; c.form < target->layout->n_forms && result == 0; c.form++)
-        result = compile_form(&c, group_number, output, err);
+    for (unsigned f = 0; f < target->bound->n_forms && result == 0; f++) {
+        c.form = &target->bound->forms[f];
+        if (group_has_part(group, c.form->part))
+            result = compile_form(&c, group_number, output, err);
+    }
     utarray_free(c.boxes);
     return result;
 }

@@ -24,10 +24,17 @@ struct compile_output {
 void compile_output_init(struct compile_output *output, struct arena *arena);
 void compile_output_free(struct compile_output *output);
 
-/* Adds the target's tensors for one group. Refuses mixed dtypes, dtypes that do not fill whole bytes where
- * elements move one by one, and sizes that overflow. */
+/* What a group becomes. */
+struct compile_target {
+    const struct bound_layout *bound; /* NULL: nothing, it passes through */
+    const char *block;                /* its block's name there */
+};
+
+/* Adds the target's tensors for one group. Refuses parts that the target does not describe or whose
+ * coordinates it cuts otherwise, mixed dtypes, dtypes that do not fill whole bytes, and sizes that overflow.
+ */
 int compile_group(const struct layouts *layouts, const struct checkpoint *checkpoint,
-                  const struct group *group, uint32_t group_number, const struct bound_layout *target,
+                  const struct group *group, uint32_t group_number, const struct compile_target *target,
                   struct compile_output *output, struct error *err);
 
 #endif

@@ -149,6 +149,54 @@ int config_parse(const char *path, const char *text, size_t length, struct confi
     return -1;
 }
 
+static size_t add_number(const cJSON *value, uint64_t *numbers, size_t n, size_t max)
+{
+    if (!cJSON_IsNumber(value) || value->valuedouble < 1 || value->valuedouble > 9007199254740992.0 ||
+        value->valuedouble != (double)(uint64_t)value->valuedouble || n == max)
+        return n;
+    uint64_t number = (uint64_t)value->valuedouble;
+    for (size_t i = 0; i < n; i++)
+        if (numbers[i] == number)
+            return n;
+    numbers[n] = number;
+    return n + 1;
+}
+
+/* The value at one dotted path, or NULL. */
+static const cJSON *find_path(const cJSON *root, const char *path, size_t length)
+{
+    char key[64];
+
+    for (const char *at = path, *end = path + length; root && at < end;) {
+        size_t n = strcspn(at, ". ");
+        snprintf(key, sizeof key, "%.*s", (int)n, at);
+        root = find_last(root, key);
+        at += n + 1;
+    }
+    return root;
+}
+
+size_t config_numbers(const struct config *config, const char *paths, uint64_t *numbers, size_t max)
+{
+    size_t n = 0;
+
+    if (!config)
+        return 0;
+    for (const char *at = paths; *at;) {
+        size_t length = strcspn(at, " ");
+        const cJSON *value = find_path(config->root, at, length), *member;
+        if (cJSON_IsArray(value)) {
+            cJSON_ArrayForEach (member, value) {
+                n = add_number(member, numbers, n, max);
+            }
+        } else {
+            n = add_number(value, numbers, n, max);
+        }
+        at += length + (at[length] == ' ');
+    }
+    return n;
+}
+
 void config_free(struct config *config)
 {
     cJSON_Delete(config->root);

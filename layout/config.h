@@ -1,5 +1,5 @@
-/* What moefs reads of config.json. cJSON keeps the tree; NaN and Infinity, which published configs hold, are read as
- * null. */
+/* What moefs reads of config.json. cJSON keeps the tree; NaN and Infinity, which published configs hold, are
+ * read as null. */
 #ifndef MOEFS_LAYOUT_CONFIG_H
 #define MOEFS_LAYOUT_CONFIG_H
 
@@ -23,6 +23,11 @@ struct config {
 
 /* text need not end in NUL; path is for messages. */
 int config_parse(const char *path, const char *text, size_t length, struct config *config, struct error *err);
+/* The positive integers at the dotted paths (separated by spaces), e.g. "d_ff" or
+ * "text_config.moe_intermediate_size"; of a list all of its members. Without doubles; at most max. Returns
+ * their number. config may be NULL. */
+size_t config_numbers(const struct config *config, const char *paths, uint64_t *numbers, size_t max);
+
 void config_free(struct config *config);
 
 #endif

@@ -1,4 +1,5 @@
-/* The element types of the safetensors format (huggingface/safetensors, safetensors/src/tensor.rs, enum Dtype). */
+/* The element types of the safetensors format (huggingface/safetensors, safetensors/src/tensor.rs, enum
+ * Dtype). */
 #ifndef MOEFS_LAYOUT_DTYPE_H
 #define MOEFS_LAYOUT_DTYPE_H
 

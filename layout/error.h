@@ -1,7 +1,7 @@
 /* Errors and notes as values.
  *
- * An error is made once, where its cause is known, with the file, the tensor and the numbers in it, and travels
- * up as a value; only main() prints it. A function that can fail returns 0, or -1 with *err set. */
+ * An error is made once, where its cause is known, with the file, the tensor and the numbers in it, and
+ * travels up as a value; only main() prints it. A function that can fail returns 0, or -1 with *err set. */
 #ifndef MOEFS_LAYOUT_ERROR_H
 #define MOEFS_LAYOUT_ERROR_H
 
@@ -11,7 +11,8 @@ struct error {
     char *text; /* owned; NULL when nothing failed. May hold several lines: one cause each. */
 };
 
-/* Sets the text (freeing an earlier one). Always returns -1, so that `return error_set(err, ...)` reads well. */
+/* Sets the text (freeing an earlier one). Always returns -1, so that `return error_set(err, ...)` reads well.
+ */
 int error_set(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Adds one more line to the text: for checks that report all causes at once. Always returns -1. */

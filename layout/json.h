@@ -1,7 +1,8 @@
-/* A strict pull parser for JSON text of any size: RFC 8259, UTF-8, no duplicate handling (the caller sees every key).
+/* A strict pull parser for JSON text of any size: RFC 8259, UTF-8, no duplicate handling (the caller sees
+ * every key).
  *
- * It builds no tree: a header of 208,000 tensors is read in one pass without a copy of the text. Stricter than cJSON,
- * which takes `01`, raw control characters and invalid UTF-8, and cuts strings at NUL. */
+ * It builds no tree: a header of 208,000 tensors is read in one pass without a copy of the text. Stricter
+ * than cJSON, which takes `01`, raw control characters and invalid UTF-8, and cuts strings at NUL. */
 #ifndef MOEFS_LAYOUT_JSON_H
 #define MOEFS_LAYOUT_JSON_H
 
@@ -28,7 +29,8 @@ enum json_kind {
 
 struct json_token {
     enum json_kind kind;
-    const char *text; /* raw bytes inside the text: a number's digits; a key's or string's inside without quotes */
+    const char
+        *text; /* raw bytes inside the text: a number's digits; a key's or string's inside without quotes */
     size_t length;
     bool escaped; /* key or string: holds backslashes, json_string() decodes them */
 };
@@ -47,19 +49,20 @@ struct json_reader {
 
 void json_reader_init(struct json_reader *reader, const char *text, size_t length);
 
-/* The next token. On malformed text: -1 with *err set to the reason and the byte offset (no file name: the caller
- * adds it). */
+/* The next token. On malformed text: -1 with *err set to the reason and the byte offset (no file name: the
+ * caller adds it). */
 int json_next(struct json_reader *reader, struct json_token *token, struct error *err);
 
 /* Skips the rest of the value whose first token was just read (nothing to do for a scalar). */
 int json_skip(struct json_reader *reader, const struct json_token *first, struct error *err);
 
-/* The decoded text of a key or string, NUL-terminated, in the arena. -1 when it holds U+0000 or a lone surrogate. */
+/* The decoded text of a key or string, NUL-terminated, in the arena. -1 when it holds U+0000 or a lone
+ * surrogate. */
 int json_string(const struct json_token *token, struct arena *arena, const char **text, size_t *length,
                 struct error *err);
 
-/* A non-negative integer without sign, fraction, exponent or leading zero; false when it is anything else or does
- * not fit in 64 bits. */
+/* A non-negative integer without sign, fraction, exponent or leading zero; false when it is anything else or
+ * does not fit in 64 bits. */
 bool json_u64(const struct json_token *token, uint64_t *value);
 
 /* Writing, as Python's json.dumps does (ASCII only). Texts are valid UTF-8. */

@@ -1,6 +1,6 @@
 /* What is known: layouts (where each coordinate of an expert's weight lives) and architectures (which layouts
- * a model type uses). Both are JSON (layout/data/), built into the binary; docs/layouts.md specifies the
- * format. */
+ * a model type uses, and how it spells them). All of it is JSON (layout/data/), built into the binary;
+ * docs/layouts.md specifies the format. */
 #ifndef MOEFS_LAYOUT_LAYOUTS_H
 #define MOEFS_LAYOUT_LAYOUTS_H
 
@@ -11,35 +11,46 @@
 
 #include <stdbool.h>
 
+struct cJSON;
+
 enum proj { PROJ_GATE, PROJ_UP, PROJ_DOWN, PROJ_COUNT };
 
 /* "gate" */
 const char *proj_name(enum proj proj);
 
-#define FORMS_MAX 8 /* kinds of tensor in one layout */
+#define FORMS_MAX 16 /* kinds of tensor in one layout, its companions' included */
+#define PARTS_MAX 8
+#define LAYOUTS_MAX 24
 
-/* One kind of stored tensor: which projections it holds, in which order, and where the coordinates are. */
-struct form {
-    const char *part; /* "weight" */
-    const char *name; /* template with the macros {experts} and {proj} still in it */
-    uint8_t n_projs;
-    uint8_t projs[PROJ_COUNT]; /* enum proj, in the order of their positions on the axis `proj` */
-    struct axes axes;
-};
-
+/* A layout as it is written down. */
 struct layout {
     const char *name;
     const char *summary;
-    struct form forms[FORMS_MAX];
-    uint8_t n_forms;
-    /* A tensor holds gate and up together: then neither names nor shapes tell which comes first. */
-    bool fused;
+    bool generic;      /* tried for every architecture, not only for those whose own it is */
+    bool user;         /* from a file of the user's */
+    const char *block; /* the target's blocks, e.g. "layers.{layer}.moe"; NULL: as they are */
+    const struct cJSON *json;
+    /* Pairs of templates for the names of tensors in no group: {from, to}, NULL-terminated. */
+    const char *(*rename)[2];
+    size_t n_renames;
 };
 
-/* A layout as one architecture spells it: with names that can be matched. */
+/* One kind of stored tensor: which projections it holds, in which order, and where the coordinates are. */
+struct form {
+    uint8_t part; /* in layouts.parts: "weight", "bias", "scale_inv" ... */
+    uint8_t n_projs;
+    uint8_t projs[PROJ_COUNT]; /* enum proj, in the order of their positions on the axis `proj` */
+    struct axes axes;
+    struct name_template name;
+};
+
+/* A layout as one architecture spells it. */
 struct bound_layout {
     const struct layout *layout;
-    struct name_template names[FORMS_MAX]; /* of layout->forms */
+    struct form *forms;
+    uint8_t n_forms;
+    /* A weight holds gate and up together: then neither names nor shapes tell which comes first. */
+    bool fused;
 };
 
 /* A list of layouts: "per-expert|merged". */
@@ -50,10 +61,14 @@ struct layout_list {
     bool any; /* "any": leave what is there */
 };
 
-/* Some blocks of an architecture: which layouts they use. */
+/* Some blocks of an architecture: which layouts they use and how. */
 struct block_rule {
     const char *blocks; /* globs separated by spaces; NULL: every block */
     struct layout_list original, v5;
+    struct enumeration enumeration;
+    /* For axes whose size config.json tells: dotted paths, separated by spaces; NULL: not told. */
+    const char *config[AXIS_WORDS_MAX];
+    struct bound_layout *bound; /* one for each layout */
 };
 
 #define BLOCK_RULES_MAX 4
@@ -61,7 +76,7 @@ struct block_rule {
 struct architecture {
     const char **types; /* model_types, NULL-terminated */
     struct block_rule rules[BLOCK_RULES_MAX];
-    uint8_t n_rules;
+    uint8_t n_rules; /* 0: nothing here is ever converted */
     /* Which known loaders take a layout of this architecture: for people. */
     struct {
         const struct layout *layout;
@@ -73,25 +88,32 @@ struct architecture {
 
 struct layouts {
     struct arena arena;
+    struct cJSON *layouts_json, *architectures_json, *user_json;
     struct axis_words words;
-    struct layout *layouts;
+    const char *parts[PARTS_MAX];
+    uint8_t n_parts;
+    struct layout layouts[LAYOUTS_MAX];
     uint8_t n_layouts;
-    struct bound_layout *bound; /* one for each layout, default spelling */
     struct architecture *architectures;
     uint8_t n_architectures;
-    struct architecture unknown; /* no layouts of its own */
+    struct architecture unknown; /* one rule: default spelling, no layouts of its own */
     const char *ignored; /* globs of blocks that transformers does not load (multi-token prediction) */
     /* Axes that some layout keeps in the name: a tensor is computed slab by slab along these. */
     bool enumerated[AXIS_WORDS_MAX];
 };
 
-/* Reads the built-in data. Fails only when that is malformed (a bug: the unit tests load it). */
-int layouts_load(struct layouts *layouts, struct error *err);
+/* Reads the built-in data and, where user_file is not NULL, one more layout from that file; its name is then
+ * the file's path as given. Fails where that file is malformed: with its line and key. */
+int layouts_load(struct layouts *layouts, const char *user_file, struct error *err);
 void layouts_free(struct layouts *layouts);
+
+/* Whether --to's value means a file: it ends in ".json" or holds a "/". */
+bool layouts_is_file(const char *name);
 
 /* The layout of that name, or NULL. */
 const struct layout *layouts_find(const struct layouts *layouts, const char *name);
-const struct bound_layout *layouts_bound(const struct layouts *layouts, const struct layout *layout);
+const struct bound_layout *layouts_bound(const struct layouts *layouts, const struct block_rule *rule,
+                                         const struct layout *layout);
 
 /* Refuses a name that is neither a layout's nor "v5" nor "original", with the nearest names. option: "--to".
  */
@@ -101,12 +123,23 @@ int layouts_check_name(const struct layouts *layouts, const char *option, const 
 /* The entry of a model type, or &layouts->unknown (also for NULL). */
 const struct architecture *layouts_architecture(const struct layouts *layouts, const char *model_type);
 
-/* The rule whose globs fit the block first, or NULL (an architecture without rules). */
+/* The rule whose globs fit the block first, or NULL. */
 const struct block_rule *architecture_rule(const struct architecture *architecture, const char *block);
 
 /* Whether transformers ignores the block's tensors. */
 bool layouts_ignored(const struct layouts *layouts, const char *block);
 
 bool layout_list_has(const struct layout_list *list, const struct layout *layout);
+
+/* Whether both put every coordinate into the same place under the same names: they differ in nothing but the
+ * layout's name (without a gate, merged and stacked are one). */
+bool bound_same_placement(const struct bound_layout *a, const struct bound_layout *b);
+
+/* Whether the layout describes the part at all. */
+bool bound_has_part(const struct bound_layout *bound, uint8_t part);
+
+/* The size in elements of "why" a part must not be converted without being asked for: the option that asks,
+ * or NULL. */
+const char *layouts_part_option(const struct layouts *layouts, const struct layout *layout, uint8_t part);
 
 #endif

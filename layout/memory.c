@@ -91,7 +91,8 @@ void *arena_alloc(struct arena *arena, size_t size)
     return memory;
 }
 
-/* Text needs no alignment, but names are many: 16-byte steps cost 8 bytes a name on average, which is accepted. */
+/* Text needs no alignment, but names are many: 16-byte steps cost 8 bytes a name on average, which is
+ * accepted. */
 char *arena_strndup(struct arena *arena, const char *text, size_t length)
 {
     char *copy = arena_alloc(arena, length + 1);

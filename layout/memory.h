@@ -1,7 +1,9 @@
-/* Memory while planning: allocation that cannot fail, and an arena for what lives as long as a checkpoint or a plan.
+/* Memory while planning: allocation that cannot fail, and an arena for what lives as long as a checkpoint or
+ * a plan.
  *
- * A plan that does not fit in memory cannot be mounted, and nothing is lost by ending there: these functions print
- * "moefs: out of memory" and exit with status 1. Code that answers reads never calls them (it answers ENOMEM). */
+ * A plan that does not fit in memory cannot be mounted, and nothing is lost by ending there: these functions
+ * print "moefs: out of memory" and exit with status 1. Code that answers reads never calls them (it answers
+ * ENOMEM). */
 #ifndef MOEFS_LAYOUT_MEMORY_H
 #define MOEFS_LAYOUT_MEMORY_H
 

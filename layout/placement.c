@@ -2,6 +2,7 @@
 #include "array.h"
 #include "checked.h"
 #include "hash.h"
+#include "natural.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -15,12 +16,16 @@ struct name_entry {
 struct placing {
     const struct checkpoint *checkpoint;
     struct plan *plan;
-    struct planned_tensor *tensors; /* compiled, then sorted by shard and place */
+    struct planned_tensor
+        *tensors; /* compiled, then sorted by home and place; .file is the home until then */
     uint32_t n_tensors;
     const struct extent *extents;
     const bool *passes;
-    uint32_t *counts; /* for each shard: tensors that live there now */
-    bool *verbatim;   /* for each shard: nothing in it changes */
+    /* Homes: the source's shards, or the files that max_shard_size makes. */
+    uint32_t n_homes;
+    bool mirrors;     /* homes are shards */
+    uint32_t *counts; /* for each home: tensors that live there now */
+    bool *verbatim;   /* for each home: nothing in it changes */
 };
 
 /* The shard of the tensor's byte 0. An empty tensor has no extent and lies where it was. */
@@ -40,8 +45,8 @@ static int check_names(const struct placing *p, struct error *err)
         HASH_FIND_STR(by_name, tensor->info.name, other);
         if (other) {
             result = error_set(err, "%s: there would be two tensors of this name: one in %s, one in %s",
-                               tensor->info.name, p->checkpoint->shards[tensor->file].name,
-                               p->checkpoint->shards[p->tensors[other->tensor].file].name);
+                               tensor->info.name, p->checkpoint->shards[home_shard(p, tensor)].name,
+                               p->checkpoint->shards[home_shard(p, &p->tensors[other->tensor])].name);
             break;
         }
         entries[i].name = tensor->info.name;
@@ -53,41 +58,95 @@ static int check_names(const struct placing *p, struct error *err)
     return result;
 }
 
-static void find_verbatim(struct placing *p)
+static void make_homes(struct placing *p, uint32_t n)
 {
-    for (uint32_t s = 0; s < p->checkpoint->n_shards; s++)
+    p->n_homes = n;
+    p->counts = arena_alloc(&p->plan->arena, n * sizeof *p->counts);
+    memset(p->counts, 0, n * sizeof *p->counts);
+    p->verbatim = arena_alloc(&p->plan->arena, n * sizeof *p->verbatim);
+    memset(p->verbatim, 0, n * sizeof *p->verbatim);
+}
+
+/* Every tensor to the shard of its byte 0. */
+static void mirror_shards(struct placing *p)
+{
+    make_homes(p, p->checkpoint->n_shards);
+    p->mirrors = true;
+    for (uint32_t s = 0; s < p->n_homes; s++)
         p->verbatim[s] = !p->checkpoint->shards[s].incomplete;
     for (uint32_t t = 0; t < p->checkpoint->n_tensors; t++)
         if (!p->passes[t])
             p->verbatim[p->checkpoint->tensors[t].shard] = false;
     for (uint32_t i = 0; i < p->n_tensors; i++) {
+        p->tensors[i].file = home_shard(p, &p->tensors[i]);
         p->counts[p->tensors[i].file]++;
         if (p->tensors[i].group != UINT32_MAX)
             p->verbatim[p->tensors[i].file] = false;
     }
 }
 
-/* Which shards are kept, and under which names. */
+static int compare_natural(const void *a, const void *b)
+{
+    return natural_compare(((const struct planned_tensor *)a)->info.name,
+                           ((const struct planned_tensor *)b)->info.name);
+}
+
+/* Files are numbered as they are closed; the one being filled has no number yet. */
+static void deal_out(struct placing *p, uint64_t limit)
+{
+    const uint32_t filling = UINT32_MAX;
+    uint32_t n = 0, first = 0;
+    uint64_t size = 0;
+
+    if (p->n_tensors > 0)
+        qsort(p->tensors, p->n_tensors, sizeof *p->tensors, compare_natural);
+    for (uint32_t i = 0; i <= p->n_tensors; i++) {
+        bool last = i == p->n_tensors;
+        if (!last && p->tensors[i].length > limit) {
+            p->tensors[i].file = n++;
+            continue;
+        }
+        if (last || p->tensors[i].length > limit - size) {
+            bool any = false;
+            for (uint32_t k = first; k < i; k++)
+                if (p->tensors[k].file == filling) {
+                    p->tensors[k].file = n;
+                    any = true;
+                }
+            n += any;
+            first = i;
+            size = 0;
+        }
+        if (!last) {
+            p->tensors[i].file = filling;
+            size += p->tensors[i].length;
+        }
+    }
+    make_homes(p, n);
+    for (uint32_t i = 0; i < p->n_tensors; i++)
+        p->counts[p->tensors[i].file]++;
+}
+
+/* Which homes are kept, and under which names. */
 static void name_files(struct placing *p)
 {
-    const struct checkpoint *checkpoint = p->checkpoint;
     struct plan *plan = p->plan;
     uint32_t n = 0;
 
-    for (uint32_t s = 0; s < checkpoint->n_shards; s++)
-        n += p->counts[s] > 0 || p->verbatim[s];
+    for (uint32_t h = 0; h < p->n_homes; h++)
+        n += p->counts[h] > 0 || p->verbatim[h];
     plan->n_weight_files = n;
     plan->files = arena_alloc(&plan->arena, (n + 1) * sizeof *plan->files);
-    for (uint32_t s = 0, f = 0; s < checkpoint->n_shards; s++) {
-        if (p->counts[s] == 0 && !p->verbatim[s])
+    for (uint32_t h = 0, f = 0; h < p->n_homes; h++) {
+        if (p->counts[h] == 0 && !p->verbatim[h])
             continue;
         char name[64];
         struct planned_file *file = &plan->files[f++];
-        *file = (struct planned_file){.name = checkpoint->shards[s].name, .verbatim_shard = PLAN_NO_SHARD};
-        if (p->verbatim[s])
-            file->verbatim_shard = s;
-        if (n == checkpoint->n_shards)
+        *file = (struct planned_file){.verbatim_shard = p->verbatim[h] ? h : PLAN_NO_SHARD};
+        if (p->mirrors && n == p->n_homes) {
+            file->name = p->checkpoint->shards[h].name;
             continue;
+        }
         if (n == 1)
             snprintf(name, sizeof name, "model.safetensors");
         else
@@ -96,16 +155,15 @@ static void name_files(struct placing *p)
     }
 }
 
-static const struct placing *sort_context; /* qsort has no argument for it; planning is single-threaded */
-
-/* By shard; inside a verbatim one by place, else in the writer's order. */
-static int place_compare(const void *a, const void *b)
+/* By home; inside a verbatim one by place, else in the writer's order. */
+static int place_compare(const void *a, const void *b, void *context)
 {
+    const struct placing *p = context;
     const struct planned_tensor *x = a, *y = b;
 
     if (x->file != y->file)
         return x->file < y->file ? -1 : 1;
-    if (sort_context->verbatim[x->file])
+    if (p->verbatim[x->file])
         return (x->offset > y->offset) - (x->offset < y->offset);
     return safetensors_writer_compare(&x->info, &y->info);
 }
@@ -146,9 +204,9 @@ static int lay_out_files(struct placing *p, struct error *err)
     struct plan *plan = p->plan;
     uint32_t first = 0, f = 0;
 
-    sort_context = p;
-    qsort(p->tensors, p->n_tensors, sizeof *p->tensors, place_compare);
-    for (uint32_t s = 0; s < p->checkpoint->n_shards; s++) {
+    if (p->n_tensors > 0)
+        qsort_r(p->tensors, p->n_tensors, sizeof *p->tensors, place_compare, p);
+    for (uint32_t s = 0; s < p->n_homes; s++) {
         if (p->counts[s] == 0 && !p->verbatim[s])
             continue;
         if (lay_out_file(p, &plan->files[f], s, first, err) < 0)
@@ -193,22 +251,21 @@ static void add_index(struct placing *p)
     free(files);
 }
 
-int placement_build(const struct checkpoint *checkpoint, const struct compile_output *output,
-                    const bool *passes, struct plan *plan, struct error *err)
+int placement_build(const struct checkpoint *checkpoint, const struct plan_options *options,
+                    const struct compile_output *output, const bool *passes, struct plan *plan,
+                    struct error *err)
 {
     struct placing p = {.checkpoint = checkpoint, .plan = plan, .extents = plan->extents, .passes = passes};
 
     p.tensors = array_take(output->tensors, &plan->arena, &p.n_tensors);
     plan->tensors = p.tensors;
     plan->n_tensors = p.n_tensors;
-    p.counts = arena_alloc(&plan->arena, checkpoint->n_shards * sizeof *p.counts);
-    memset(p.counts, 0, checkpoint->n_shards * sizeof *p.counts);
-    p.verbatim = arena_alloc(&plan->arena, checkpoint->n_shards * sizeof *p.verbatim);
-    for (uint32_t i = 0; i < p.n_tensors; i++)
-        p.tensors[i].file = home_shard(&p, &p.tensors[i]); /* a shard until the files are laid out */
     if (check_names(&p, err) < 0)
         return -1;
-    find_verbatim(&p);
+    if (options->max_shard_size > 0)
+        deal_out(&p, options->max_shard_size);
+    else
+        mirror_shards(&p);
     name_files(&p);
     if (lay_out_files(&p, err) < 0)
         return -1;

@@ -78,8 +78,9 @@ struct planned_file {
 
 /* What happened to one set of experts: for people (plan, messages), not for reading. */
 struct planned_group {
-    const char *block;     /* "model.layers.0.mlp" */
-    const char *from, *to; /* layouts' names; to == from: passes through */
+    const char *block;               /* "model.layers.0.mlp" */
+    const char *from, *to;           /* layouts' names; to == from: passes through */
+    const char *from_axes, *to_axes; /* in words: "gate up: expert (proj inner) hidden; down: ..." */
     uint64_t experts;
     uint64_t inner, hidden; /* I, H; 0 where the group has no such axis */
 };
@@ -105,8 +106,10 @@ struct plan {
 };
 
 struct plan_options {
-    const char *to;   /* a layout's name, "v5" or "original"; NULL: "v5" */
-    const char *from; /* the same, or NULL: recognise */
+    const char *to;          /* a layout's name, a layout's file, "v5" or "original"; NULL: "v5" */
+    const char *from;        /* the same, or NULL: recognise */
+    bool fp8_keep;           /* convert FP8 experts with their scales, whatever a loader makes of them */
+    uint64_t max_shard_size; /* bytes of tensors in one weight file at most; 0: shards mirror the source */
 };
 
 /* Builds the plan. The checkpoint must outlive it (names point into it). On refusal -1, with one line per

@@ -1,18 +1,10 @@
 #include "recognise.h"
 #include "array.h"
+#include "fit.h"
 #include "hash.h"
 
 #include <stdio.h>
 #include <string.h>
-
-/* One tensor's name fits one form of one layout. */
-struct hit {
-    uint32_t block;
-    uint32_t tensor;
-    uint64_t value; /* the integer in the name; 0 where the form has none */
-    uint8_t layout; /* in layouts.layouts */
-    uint8_t form;
-};
 
 struct block_entry {
     const char *name; /* in the arena */
@@ -24,12 +16,17 @@ struct work {
     const struct recognise_input *input;
     struct recognition *result;
     struct block_entry *by_name;
-    UT_array *block_names;    /* const char * */
-    UT_array *hits;           /* struct hit */
-    UT_array *groups;         /* struct group */
-    UT_array *unfit;          /* struct unfit_block */
-    uint32_t *group_of_block; /* of the blocks that have hits: the first n_hit_blocks */
+    UT_array *block_names; /* const char * */
+    UT_array *hits;        /* struct hit */
+    UT_array *groups;      /* struct group */
+    UT_array *unfit;       /* struct unfit_block */
+    /* For each block that has hits (the first n_hit_blocks): its first group and their number */
+    struct block_groups {
+        uint32_t first, n;
+    } * groups_of_block;
     uint32_t n_hit_blocks;
+    /* The layouts that are tried for blocks of a rule: its own, the generic ones, and what --from says. */
+    bool candidates[BLOCK_RULES_MAX][LAYOUTS_MAX];
 };
 
 static const UT_icd hit_icd = {sizeof(struct hit), NULL, NULL, NULL};
@@ -62,165 +59,97 @@ static uint32_t intern_block(struct work *work, const char *name, size_t length)
     return entry->number;
 }
 
-static uint32_t find_group(const struct work *work, const struct block_entry *entry)
-{
-    return entry && entry->number < work->n_hit_blocks ? work->group_of_block[entry->number] : NO_GROUP;
-}
-
 static const char *block_name(const struct work *work, uint32_t block)
 {
     return *(const char **)array_at(work->block_names, block);
 }
-
-/* ---- which names could be experts' ---- */
-
-static void find_hits(struct work *work, const char *name, uint32_t tensor)
-{
-    const struct layouts *layouts = work->input->layouts;
-    size_t length = strlen(name);
-    struct name_match match;
-
-    for (uint8_t l = 0; l < layouts->n_layouts; l++)
-        for (uint8_t f = 0; f < layouts->layouts[l].n_forms; f++) {
-            const struct name_template *template = &layouts->bound[l].names[f];
-            if (!template_match(template, name, length, &match))
-                continue;
-            struct hit hit = {.block = intern_block(work, name, match.block_length),
-                              .tensor = tensor,
-                              .value = template->n_holes ? match.values[0] : 0,
-                              .layout = l,
-                              .form = f};
-            utarray_push_back(work->hits, &hit);
-        }
-}
-
-static int hit_compare(const void *a, const void *b)
-{
-    const struct hit *x = a, *y = b;
-
-    if (x->block != y->block)
-        return x->block < y->block ? -1 : 1;
-    if (x->layout != y->layout)
-        return x->layout < y->layout ? -1 : 1;
-    if (x->form != y->form)
-        return x->form < y->form ? -1 : 1;
-    return (x->value > y->value) - (x->value < y->value);
-}
-
-/* ---- does a layout fit a block's hits? ---- */
-
-struct fit {
-    const struct hit *hits; /* of this block and layout, sorted */
-    size_t n_hits;
-    const struct hit *of_form[FORMS_MAX];
-    size_t n_of_form[FORMS_MAX];
-};
 
 static const char *info_name(const struct work *work, uint32_t tensor)
 {
     return work->input->tensors[tensor]->name;
 }
 
-static void shape_text(const struct tensor_info *info, char text[128])
+/* ---- which names could be experts' ---- */
+
+static void find_candidates(struct work *work)
 {
-    size_t at = (size_t)snprintf(text, 128, "[");
+    const struct layouts *layouts = work->input->layouts;
 
-    for (unsigned d = 0; d < info->n_dims && at < 100; d++)
-        at += (size_t)snprintf(text + at, 128 - at, "%s%llu", d ? ", " : "",
-                               (unsigned long long)info->shape[d]);
-    snprintf(text + at, 128 - at, "]");
-}
-
-/* Splits the hits by form, and checks that each form has the integers 0..n-1, once each, with one n. */
-static int fit_integers(const struct work *work, const struct bound_layout *bound, const char *block,
-                        struct fit *fit, struct error *err)
-{
-    const struct layout *layout = bound->layout;
-    size_t most = 0;
-
-    for (size_t i = 0; i < fit->n_hits; i++) {
-        unsigned f = fit->hits[i].form;
-        if (fit->n_of_form[f]++ == 0)
-            fit->of_form[f] = &fit->hits[i];
-        if (fit->n_of_form[f] > most)
-            most = fit->n_of_form[f];
-    }
-    for (unsigned f = 0; f < layout->n_forms; f++) {
-        const struct name_template *name = &bound->names[f];
-        uint64_t value[TEMPLATE_HOLES_MAX] = {0};
-        if (fit->n_of_form[f] == 0 && name->n_holes == 0)
-            return error_set(err, "%s is missing", template_format(name, block, value, &work->result->arena));
-        for (size_t v = 0; v < most && name->n_holes > 0; v++)
-            if (v >= fit->n_of_form[f] || fit->of_form[f][v].value != v) {
-                value[0] = v;
-                return error_set(err, "%s %llu is missing (%s)",
-                                 work->input->layouts->words.words[name->holes[0]], (unsigned long long)v,
-                                 template_format(name, block, value, &work->result->arena));
-            }
-    }
-    return 0;
-}
-
-static int fit_one_shape(const struct work *work, const struct fit *fit, unsigned f, struct error *err)
-{
-    const struct tensor_info *first = work->input->tensors[fit->of_form[f][0].tensor];
-    char expected[128], found[128];
-
-    for (size_t i = 1; i < fit->n_of_form[f]; i++) {
-        const struct tensor_info *other = work->input->tensors[fit->of_form[f][i].tensor];
-        if (other->n_dims == first->n_dims &&
-            memcmp(other->shape, first->shape, first->n_dims * sizeof *first->shape) == 0)
-            continue;
-        shape_text(first, expected);
-        shape_text(other, found);
-        return error_set(err, "%s has shape %s, but %s has %s", other->name, found, first->name, expected);
-    }
-    return 0;
-}
-
-/* Solves the sizes of all axes from all forms together: until nothing changes. */
-static int fit_sizes(const struct work *work, const struct bound_layout *bound, const struct fit *fit,
-                     uint64_t sizes[AXIS_WORDS_MAX], struct error *err)
-{
-    const struct layout *layout = bound->layout;
-    const struct axis_words *words = &work->input->layouts->words;
-    struct error cause = {0};
-    char found[128];
-    bool solved = true;
-
-    for (unsigned f = 0; f < layout->n_forms; f++)
-        if (bound->names[f].n_holes > 0)
-            sizes[bound->names[f].holes[0]] = fit->n_of_form[f];
-    while (solved) {
-        solved = false;
-        for (unsigned f = 0; f < layout->n_forms; f++) {
-            const struct form *form = &layout->forms[f];
-            const struct tensor_info *info = work->input->tensors[fit->of_form[f][0].tensor];
-            if (axes_solve(&form->axes, words, info->shape, info->n_dims, form->n_projs, sizes, &solved,
-                           &cause) == 0)
-                continue;
-            shape_text(info, found);
-            error_set(err, "%s %s: %s", info->name, found, cause.text);
-            error_free(&cause);
-            return -1;
+    for (unsigned r = 0; r < work->input->architecture->n_rules; r++) {
+        const struct block_rule *rule = &work->input->architecture->rules[r];
+        struct layout_list from = recognise_meaning(layouts, rule, work->input->from);
+        for (unsigned l = 0; l < layouts->n_layouts; l++) {
+            const struct layout *layout = &layouts->layouts[l];
+            work->candidates[r][l] = layout->generic || layout_list_has(&rule->original, layout) ||
+                                     layout_list_has(&rule->v5, layout) || layout_list_has(&from, layout);
         }
     }
-    for (unsigned f = 0; f < layout->n_forms; f++)
-        for (uint8_t a = 1; a < words->n; a++)
-            if (axes_contain(&layout->forms[f].axes, a) && sizes[a] == 0)
-                return error_set(err, "the size of '%s' cannot be told from the shapes", words->words[a]);
-    return 0;
 }
 
-static int fit_layout(const struct work *work, const struct bound_layout *bound, const char *block,
-                      struct fit *fit, uint64_t sizes[AXIS_WORDS_MAX], struct error *err)
+/* A name and one form of one layout of one rule that it matches. */
+struct found {
+    const struct block_rule *rule;
+    const struct bound_layout *bound;
+    uint8_t layout, form;
+    struct name_match match;
+};
+
+typedef bool template_matcher(const struct name_template *t, const char *name, size_t length,
+                              struct name_match *match);
+
+/* The next match of the name from (*rule, found->layout, found->form) on, or false. */
+struct cursor {
+    unsigned rule, layout, form;
+};
+
+static bool next_match(const struct work *work, const char *name, size_t length, template_matcher *matches,
+                       struct cursor *at, struct found *found)
 {
-    if (fit_integers(work, bound, block, fit, err) < 0)
-        return -1;
-    for (unsigned f = 0; f < bound->layout->n_forms; f++)
-        if (fit_one_shape(work, fit, f, err) < 0)
-            return -1;
-    return fit_sizes(work, bound, fit, sizes, err);
+    const struct layouts *layouts = work->input->layouts;
+    const struct architecture *architecture = work->input->architecture;
+
+    for (; at->rule < architecture->n_rules; at->rule++, at->layout = 0) {
+        const struct block_rule *rule = &architecture->rules[at->rule];
+        for (; at->layout < layouts->n_layouts; at->layout++, at->form = 0) {
+            const struct bound_layout *bound = &rule->bound[at->layout];
+            if (!work->candidates[at->rule][at->layout])
+                continue;
+            while (at->form < bound->n_forms) {
+                unsigned f = at->form++;
+                if (!matches(&bound->forms[f].name, name, length, &found->match))
+                    continue;
+                found->rule = rule;
+                found->bound = bound;
+                found->layout = (uint8_t)at->layout;
+                found->form = (uint8_t)f;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void find_hits(struct work *work, const char *name, uint32_t tensor)
+{
+    size_t length = strlen(name);
+    struct cursor at = {0};
+    struct found found;
+
+    while (next_match(work, name, length, template_match, &at, &found)) {
+        uint32_t block = intern_block(work, name, found.match.block_length);
+        if (architecture_rule(work->input->architecture, block_name(work, block)) != found.rule)
+            continue;
+        const struct name_template *template = &found.bound->forms[found.form].name;
+        int integer = template_integer_hole(template), word = template_word_hole(template);
+        bool is_word = word >= 0 && template->holes[word].kind == HOLE_WORD;
+        struct hit hit = {.block = block,
+                          .tensor = tensor,
+                          .value = integer >= 0 ? found.match.values[integer] : 0,
+                          .layout = found.layout,
+                          .form = found.form,
+                          .word = is_word ? (uint8_t)found.match.values[word] : 0};
+        utarray_push_back(work->hits, &hit);
+    }
 }
 
 /* ---- the decision for one block ---- */
@@ -228,35 +157,42 @@ static int fit_layout(const struct work *work, const struct bound_layout *bound,
 struct candidate {
     const struct bound_layout *bound;
     struct fit fit;
-    uint64_t sizes[AXIS_WORDS_MAX];
     bool fits;
     uint8_t priority; /* 2: what --from says; 1: the architecture's own; 0: generic */
     struct error reason;
 };
 
-static void add_group(struct work *work, uint32_t block, const struct candidate *candidate,
-                      const struct block_rule *rule)
+const char *group_title(const struct group *group, struct arena *arena)
 {
-    const struct layouts *layouts = work->input->layouts;
-    const struct layout *layout = candidate->bound->layout;
+    if (group->rule->enumeration.n == 0)
+        return group->block;
+    cleanup_free char *title =
+        xasprintf("%s (%s)", group->block, group->rule->enumeration.words[group->word]);
+    return arena_strdup(arena, title);
+}
+
+static void add_group(struct work *work, uint32_t block, const struct candidate *candidate,
+                      const struct block_rule *rule, uint8_t word)
+{
+    const struct bound_layout *bound = candidate->bound;
+    const struct fit_word *fit = &candidate->fit.words[word];
+    bool unknown = work->input->architecture == &work->input->layouts->unknown;
+    uint8_t expert = axis_find(&work->input->layouts->words, "expert");
     struct group group = {.block = block_name(work, block),
-                          .bound = candidate->bound,
+                          .word = word,
+                          .bound = bound,
                           .rule = rule,
                           .from_option = candidate->priority == 2,
-                          .ambiguous = candidate->priority == 0 && !rule && layout->fused,
-                          .n_experts = 1,
+                          .ambiguous = candidate->priority == 0 && unknown && bound->fused,
+                          .n_experts = expert != AXIS_NONE ? fit->sizes[expert] : 0,
                           .companion = NO_TENSOR};
 
-    memcpy(group.sizes, candidate->sizes, sizeof group.sizes);
-    for (uint8_t a = 1; a < layouts->words.n; a++)
-        if (layouts->enumerated[a] && group.sizes[a] > 0)
-            group.n_experts *= group.sizes[a];
-    work->group_of_block[block] = utarray_len(work->groups);
-    for (unsigned f = 0; f < layout->n_forms; f++) {
-        size_t n = candidate->fit.n_of_form[f];
+    memcpy(group.sizes, fit->sizes, sizeof group.sizes);
+    for (unsigned f = 0; f < bound->n_forms; f++) {
+        size_t n = fit->n_of_form[f];
         uint32_t *members = arena_alloc(&work->result->arena, n * sizeof *members);
         for (size_t i = 0; i < n; i++) {
-            members[i] = candidate->fit.of_form[f][i].tensor;
+            members[i] = fit->of_form[f][i].tensor;
             work->result->group_of[members[i]] = utarray_len(work->groups);
         }
         group.members[f] = members;
@@ -299,7 +235,7 @@ static const struct candidate *choose(const struct candidate *candidates, unsign
         if (!best || c->priority > best->priority) {
             best = c;
             second = NULL;
-        } else if (c->priority == best->priority) {
+        } else if (c->priority == best->priority && !bound_same_placement(c->bound, best->bound)) {
             second = c;
         }
     }
@@ -313,44 +249,53 @@ static const struct candidate *choose(const struct candidate *candidates, unsign
     return second ? NULL : best;
 }
 
-/* Hits of the block that the group does not contain: a second set of experts, whole or in part. */
-static const struct hit *find_stranger(const struct work *work, const struct hit *hits, size_t n,
-                                       uint32_t group)
+/* Weights of the block that its groups do not contain: a second set of experts, whole or in part. */
+static const struct hit *find_stranger(const struct work *work, const struct block_rule *rule,
+                                       const struct hit *hits, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        if (work->result->group_of[hits[i].tensor] != group)
+    for (size_t i = 0; i < n; i++) {
+        const struct form *form = &rule->bound[hits[i].layout].forms[hits[i].form];
+        if (work->result->group_of[hits[i].tensor] == NO_GROUP &&
+            fit_is_main(work->input->layouts, form->part))
             return &hits[i];
+    }
     return NULL;
 }
 
-static void decide_block(struct work *work, const struct hit *hits, size_t n)
+static void try_candidate(struct work *work, const struct block_rule *rule, const char *block,
+                          struct hit *hits, size_t n, struct candidate *c)
 {
     const struct recognise_input *input = work->input;
-    const char *name = block_name(work, hits[0].block);
-    const struct block_rule *rule = architecture_rule(input->architecture, name);
+    const struct layout *layout = &input->layouts->layouts[hits[0].layout];
     struct layout_list from = recognise_meaning(input->layouts, rule, input->from);
-    struct candidate candidates[UINT8_MAX];
+    bool own = layout_list_has(&rule->original, layout) || layout_list_has(&rule->v5, layout);
+
+    *c = (struct candidate){.bound = layouts_bound(input->layouts, rule, layout)};
+    c->priority = layout_list_has(&from, layout) ? 2 : own ? 1 : 0;
+    c->fits =
+        fit_layout(input, rule, c->bound, block, hits, n, &work->result->arena, &c->fit, &c->reason) == 0;
+}
+
+static void decide_block(struct work *work, struct hit *hits, size_t n)
+{
+    uint32_t block = hits[0].block;
+    const char *name = block_name(work, block);
+    const struct block_rule *rule = architecture_rule(work->input->architecture, name);
+    struct candidate *candidates = xcalloc(LAYOUTS_MAX, sizeof *candidates);
     unsigned n_candidates = 0;
     char *reason = NULL;
 
     for (size_t i = 0, next; i < n; i = next) {
-        struct candidate *c = &candidates[n_candidates++];
-        const struct layout *layout = &input->layouts->layouts[hits[i].layout];
         for (next = i; next < n && hits[next].layout == hits[i].layout; next++)
             ;
-        *c = (struct candidate){.bound = layouts_bound(input->layouts, layout),
-                                .fit = {.hits = &hits[i], .n_hits = next - i}};
-        c->priority =
-            layout_list_has(&from, layout)                                                             ? 2
-            : rule && (layout_list_has(&rule->original, layout) || layout_list_has(&rule->v5, layout)) ? 1
-                                                                                                       : 0;
-        c->fits = fit_layout(work, c->bound, name, &c->fit, c->sizes, &c->reason) == 0;
+        try_candidate(work, rule, name, hits + i, next - i, &candidates[n_candidates++]);
     }
     const struct candidate *best = choose(candidates, n_candidates, &reason);
     if (best) {
-        uint32_t group = utarray_len(work->groups);
-        add_group(work, hits[0].block, best, rule);
-        const struct hit *stranger = find_stranger(work, hits, n, group);
+        work->groups_of_block[block] = (struct block_groups){utarray_len(work->groups), best->fit.n_words};
+        for (uint8_t w = 0; w < best->fit.n_words; w++)
+            add_group(work, block, best, rule, w);
+        const struct hit *stranger = find_stranger(work, rule, hits, n);
         if (stranger)
             add_unfit(
                 work, name,
@@ -361,39 +306,42 @@ static void decide_block(struct work *work, const struct hit *hits, size_t n)
     }
     for (unsigned i = 0; i < n_candidates; i++)
         error_free(&candidates[i].reason);
+    free(candidates);
 }
 
 /* ---- tensors near a group that are not its members ---- */
 
-/* A companion's name is a member's name without ".weight", then "." or "_" and something. */
-static bool match_companion(struct work *work, const char *name, uint32_t *found)
+static const struct block_groups *find_groups(const struct work *work, const char *block, size_t length)
 {
-    const struct layouts *layouts = work->input->layouts;
-    struct name_match match;
     struct block_entry *entry;
 
-    for (size_t at = strlen(name); at-- > 1;) {
-        if (name[at] != '.' && name[at] != '_')
+    HASH_FIND(hh, work->by_name, block, length, entry);
+    if (!entry || entry->number >= work->n_hit_blocks || work->groups_of_block[entry->number].n == 0)
+        return NULL;
+    return &work->groups_of_block[entry->number];
+}
+
+/* A companion's name is a member's name without ".weight", then "." or "_" and something. */
+static bool match_companion(struct work *work, const char *name, uint32_t *group)
+{
+    for (size_t length = strlen(name); length-- > 1;) {
+        struct cursor at = {0};
+        struct found found;
+        if (name[length] != '.' && name[length] != '_')
             continue;
-        for (uint8_t l = 0; l < layouts->n_layouts; l++)
-            for (uint8_t f = 0; f < layouts->layouts[l].n_forms; f++) {
-                if (!template_match_stem(&layouts->bound[l].names[f], name, at, &match))
-                    continue;
-                HASH_FIND(hh, work->by_name, name, match.block_length, entry);
-                uint32_t g = find_group(work, entry);
-                if (g == NO_GROUP)
-                    continue;
-                const struct group *group = array_at(work->groups, g);
-                if (group->bound == &layouts->bound[l]) {
-                    *found = g;
-                    return true;
-                }
-            }
+        while (next_match(work, name, length, template_match_stem, &at, &found)) {
+            const struct block_groups *groups = find_groups(work, name, found.match.block_length);
+            const struct group *first = groups ? array_at(work->groups, groups->first) : NULL;
+            if (!first || first->bound != found.bound)
+                continue;
+            *group = groups->first;
+            return true;
+        }
     }
     return false;
 }
 
-/* "....experts.<digits>." where the block ends, or 0. */
+/* "....experts.<digits>.": where ".experts." begins, or 0. */
 static size_t find_numbered_expert(const char *name)
 {
     static const char word[] = ".experts.";
@@ -407,30 +355,38 @@ static size_t find_numbered_expert(const char *name)
     return 0;
 }
 
+/* The group that a tensor under "....experts.<digits>." belongs to: of the block whose name goes furthest.
+ * False where there is no such tensor or no such block; *length is then where the block would end, or 0. */
+static bool match_numbered(struct work *work, const char *name, uint32_t *group, size_t *length)
+{
+    *length = find_numbered_expert(name);
+    for (size_t end = *length; end > 0; end--) {
+        const struct block_groups *groups = name[end] == '.' ? find_groups(work, name, end) : NULL;
+        if (!groups)
+            continue;
+        *group = groups->first;
+        return true;
+    }
+    return false;
+}
+
 static void find_companions(struct work *work)
 {
     for (uint32_t t = 0; t < work->input->n_tensors; t++) {
         const char *name = info_name(work, t);
-        struct block_entry *entry = NULL;
+        struct block_entry *entry;
         uint32_t g = NO_GROUP;
-        size_t block_length;
+        size_t length;
 
         if (work->result->group_of[t] != NO_GROUP || !strstr(name, "experts"))
             continue;
-        if (!match_companion(work, name, &g)) {
-            block_length = find_numbered_expert(name);
-            if (block_length == 0)
-                continue;
-            HASH_FIND(hh, work->by_name, name, block_length, entry);
-            g = find_group(work, entry);
-            if (!entry) {
-                add_unfit(work, block_name(work, intern_block(work, name, block_length)),
+        if (!match_companion(work, name, &g) && !match_numbered(work, name, &g, &length)) {
+            HASH_FIND(hh, work->by_name, name, length, entry);
+            if (length > 0 && !entry)
+                add_unfit(work, block_name(work, intern_block(work, name, length)),
                           xasprintf("%s looks like an expert's tensor of no known layout", name));
-                continue;
-            }
-        }
-        if (g == NO_GROUP)
             continue;
+        }
         struct group *group = array_at(work->groups, g);
         work->result->group_of[t] = g;
         if (group->n_companions++ == 0)
@@ -441,30 +397,36 @@ static void find_companions(struct work *work)
 /* A name that the index promises and no file has, where it would be part of a group. */
 static void find_absent_members(struct work *work)
 {
-    const struct layouts *layouts = work->input->layouts;
-    struct name_match match;
-
     for (size_t i = 0; i < work->input->n_absent; i++) {
         const char *name = work->input->absent[i];
-        bool done = false;
-        for (uint8_t l = 0; l < layouts->n_layouts && !done; l++)
-            for (uint8_t f = 0; f < layouts->layouts[l].n_forms && !done; f++)
-                if (template_match(&layouts->bound[l].names[f], name, strlen(name), &match)) {
-                    add_unfit(work, arena_strndup(&work->result->arena, name, match.block_length),
-                              xasprintf("the index names %s, but no file has it", name));
-                    done = true;
-                }
+        struct cursor at = {0};
+        struct found found;
+        if (next_match(work, name, strlen(name), template_match, &at, &found))
+            add_unfit(work, arena_strndup(&work->result->arena, name, found.match.block_length),
+                      xasprintf("the index names %s, but no file has it", name));
     }
 }
 
 static int group_compare(const void *a, const void *b)
 {
-    return strcmp(((const struct group *)a)->block, ((const struct group *)b)->block);
+    const struct group *x = a, *y = b;
+    int order = strcmp(x->block, y->block);
+
+    return order ? order : x->word - y->word;
 }
 
 static int unfit_compare(const void *a, const void *b)
 {
     return strcmp(((const struct unfit_block *)a)->block, ((const struct unfit_block *)b)->block);
+}
+
+static uint32_t any_member(const struct group *group)
+{
+    unsigned f = 0;
+
+    while (group->n_members[f] == 0)
+        f++;
+    return group->members[f][0];
 }
 
 /* Groups in the order of their blocks' names, and group_of along with them. */
@@ -480,7 +442,7 @@ static void sort_result(struct work *work)
         qsort(result->unfit, result->n_unfit, sizeof *result->unfit, unfit_compare);
     uint32_t *new_number = xmalloc(result->n_groups * sizeof *new_number);
     for (uint32_t g = 0; g < result->n_groups; g++)
-        new_number[result->group_of[result->groups[g].members[0][0]]] = g;
+        new_number[result->group_of[any_member(&result->groups[g])]] = g;
     for (uint32_t t = 0; t < work->input->n_tensors; t++)
         if (result->group_of[t] != NO_GROUP)
             result->group_of[t] = new_number[result->group_of[t]];
@@ -499,14 +461,14 @@ void recognise(const struct recognise_input *input, struct recognition *result)
     utarray_new(work.groups, &group_icd);
     utarray_new(work.unfit, &unfit_icd);
 
+    find_candidates(&work);
     for (uint32_t t = 0; t < input->n_tensors; t++)
         find_hits(&work, input->tensors[t]->name, t);
     work.n_hit_blocks = utarray_len(work.block_names);
-    work.group_of_block = xmalloc(work.n_hit_blocks * sizeof *work.group_of_block);
-    memset(work.group_of_block, 0xff, work.n_hit_blocks * sizeof *work.group_of_block);
+    work.groups_of_block = xcalloc(work.n_hit_blocks, sizeof *work.groups_of_block);
     if (utarray_len(work.hits) > 0)
         utarray_sort(work.hits, hit_compare);
-    const struct hit *hits = (const struct hit *)utarray_front(work.hits);
+    struct hit *hits = (struct hit *)utarray_front(work.hits);
     for (size_t i = 0, next; i < utarray_len(work.hits); i = next) {
         for (next = i; next < utarray_len(work.hits) && hits[next].block == hits[i].block; next++)
             ;
@@ -521,7 +483,7 @@ void recognise(const struct recognise_input *input, struct recognition *result)
     utarray_free(work.hits);
     utarray_free(work.groups);
     utarray_free(work.unfit);
-    free(work.group_of_block);
+    free(work.groups_of_block);
 }
 
 void recognition_free(struct recognition *recognition)

@@ -5,24 +5,26 @@
 #ifndef MOEFS_LAYOUT_RECOGNISE_H
 #define MOEFS_LAYOUT_RECOGNISE_H
 
+#include "config.h"
 #include "layouts.h"
 #include "safetensors.h"
 
 #define NO_TENSOR UINT32_MAX
 #define NO_GROUP UINT32_MAX
 
-/* The experts of one block, complete and of one size. */
+/* The experts of one block (and of one value of its enumerated axis), complete and of one size. */
 struct group {
     const char *block;
+    uint8_t word;                     /* the value of the rule's enumerated axis; 0 where there is none */
     const struct bound_layout *bound; /* as they are stored */
-    const struct block_rule *rule;    /* the architecture's, or NULL */
-    bool from_option;                 /* read so because --from said it */
-    bool ambiguous; /* its architecture is unknown and the order of gate and up cannot be seen */
+    const struct block_rule *rule;
+    bool from_option; /* read so because --from said it */
+    bool ambiguous;   /* its architecture is unknown and the order of gate and up cannot be seen */
     uint64_t sizes[AXIS_WORDS_MAX];
-    uint64_t n_experts; /* the product of the sizes of all enumerated axes */
+    uint64_t n_experts;
     /* The tensor of form f with name integer v (0 where the name has none): members[f][v]. */
     const uint32_t *members[FORMS_MAX];
-    uint32_t n_members[FORMS_MAX];
+    uint32_t n_members[FORMS_MAX]; /* 0: the checkpoint has nothing of this form's part */
     uint32_t
         n_companions; /* further tensors of these weights that the layout does not describe: scales, biases */
     uint32_t companion; /* the first of them, or NO_TENSOR */
@@ -36,7 +38,7 @@ struct unfit_block {
 
 struct recognition {
     struct arena arena;
-    struct group *groups; /* by block */
+    struct group *groups; /* by block, then by word */
     uint32_t n_groups;
     struct unfit_block *unfit; /* by block */
     uint32_t n_unfit;
@@ -46,6 +48,7 @@ struct recognition {
 struct recognise_input {
     const struct layouts *layouts;
     const struct architecture *architecture;
+    const struct config *config; /* for the sizes that an architecture takes from it */
     const struct tensor_info *const *tensors;
     uint32_t n_tensors;
     const char *const *absent; /* names that should exist and do not: a hole where an expert is meant */
@@ -57,9 +60,12 @@ struct recognise_input {
 void recognise(const struct recognise_input *input, struct recognition *result);
 void recognition_free(struct recognition *recognition);
 
-/* The layouts that the word ("v5", "original", a layout's name) means for blocks of this rule; NULL words
- * give an empty list. */
+/* The layouts that the word ("v5", "original", a layout's name) means for blocks of this rule; a NULL word
+ * gives an empty list. */
 struct layout_list recognise_meaning(const struct layouts *layouts, const struct block_rule *rule,
                                      const char *word);
+
+/* "model.layers.0.mlp", or "model.layers.0.mlp (vision)": for messages; in the arena. */
+const char *group_title(const struct group *group, struct arena *arena);
 
 #endif

@@ -8,15 +8,40 @@
 #define BLOCK_HOLE "{block}"
 #define WEIGHT_SUFFIX ".weight"
 
-int template_parse(const char *text, struct axis_words *words, struct arena *arena,
-                   struct name_template *result, struct error *err)
+/* What stands between the braces: an axis, the enumerated axis, or both. */
+static int parse_hole(const char *text, const char *word, size_t length, struct axis_words *words,
+                      struct arena *arena, struct name_template *result, struct error *err)
+{
+    struct template_hole *hole = &result->holes[result->n_holes];
+    const struct enumeration *enumeration = result->enumeration;
+    const char *space = memchr(word, ' ', length);
+    size_t first = space ? (size_t)(space - word) : length;
+    uint8_t axis = axis_word(words, word, first, arena);
+
+    if (result->n_holes == TEMPLATE_HOLES_MAX)
+        return error_set(err, "name \"%s\": more than %d holes besides {block}", text, TEMPLATE_HOLES_MAX);
+    *hole = (struct template_hole){.kind = HOLE_INTEGER, .axis = axis};
+    if (enumeration && enumeration->n > 0 && axis == enumeration->axis)
+        hole->kind = space ? HOLE_COMPOSITE : HOLE_WORD;
+    else if (space)
+        return error_set(err, "name \"%s\": '%.*s' has no list of words", text, (int)first, word);
+    if (space)
+        hole->axis = axis_word(words, space + 1, length - first - 1, arena);
+    if (axis == AXIS_NONE || hole->axis == AXIS_NONE)
+        return error_set(err, "name \"%s\": '%.*s' is no axis, or one too many", text, (int)length, word);
+    result->n_holes++;
+    return 0;
+}
+
+int template_parse(const char *text, const struct enumeration *enumeration, struct axis_words *words,
+                   struct arena *arena, struct name_template *result, struct error *err)
 {
     const char *copy = arena_strdup(arena, text);
     const char *at = copy + strlen(BLOCK_HOLE);
 
     if (strncmp(copy, BLOCK_HOLE, strlen(BLOCK_HOLE)) != 0)
         return error_set(err, "name \"%s\" does not begin with {block}", text);
-    *result = (struct name_template){.text = copy};
+    *result = (struct name_template){.text = copy, .enumeration = enumeration};
     for (;;) {
         size_t length = strcspn(at, "{}");
         result->literals[result->n_holes].text = at;
@@ -28,13 +53,8 @@ int template_parse(const char *text, struct axis_words *words, struct arena *are
         size_t word = strcspn(at + length + 1, "{}");
         if (at[length] != '{' || at[length + 1 + word] != '}' || word == 0)
             return error_set(err, "name \"%s\": a brace is not closed", text);
-        if (result->n_holes == TEMPLATE_HOLES_MAX)
-            return error_set(err, "name \"%s\": more than %d holes besides {block}", text,
-                             TEMPLATE_HOLES_MAX);
-        uint8_t axis = axis_word(words, at + length + 1, word, arena);
-        if (axis == AXIS_NONE)
-            return error_set(err, "name \"%s\": too many different words", text);
-        result->holes[result->n_holes++] = axis;
+        if (parse_hole(text, at + length + 1, word, words, arena, result, err) < 0)
+            return -1;
         at += length + word + 2;
     }
 }
@@ -63,6 +83,14 @@ static bool take_integer(const char *name, size_t *end, uint64_t *value)
     return true;
 }
 
+static bool take_word(const struct enumeration *enumeration, const char *name, size_t *end, uint64_t *value)
+{
+    for (*value = 0; *value < enumeration->n; ++*value)
+        if (take_literal(enumeration->words[*value], strlen(enumeration->words[*value]), name, end))
+            return true;
+    return false;
+}
+
 static bool match_with_tail(const struct name_template *t, size_t tail_length, const char *name,
                             size_t length, struct name_match *match)
 {
@@ -70,10 +98,12 @@ static bool match_with_tail(const struct name_template *t, size_t tail_length, c
 
     if (!take_literal(t->literals[t->n_holes].text, tail_length, name, &end))
         return false;
-    for (unsigned i = t->n_holes; i-- > 0;)
-        if (!take_integer(name, &end, &match->values[i]) ||
-            !take_literal(t->literals[i].text, t->literals[i].length, name, &end))
+    for (unsigned i = t->n_holes; i-- > 0;) {
+        bool taken = t->holes[i].kind == HOLE_WORD ? take_word(t->enumeration, name, &end, &match->values[i])
+                                                   : take_integer(name, &end, &match->values[i]);
+        if (!taken || !take_literal(t->literals[i].text, t->literals[i].length, name, &end))
             return false;
+    }
     match->block_length = end;
     return end > 0;
 }
@@ -104,10 +134,29 @@ const char *template_format(const struct name_template *t, const char *block, co
     utstring_bincpy(&name, block, strlen(block));
     utstring_bincpy(&name, t->literals[0].text, t->literals[0].length);
     for (unsigned i = 0; i < t->n_holes; i++) {
-        utstring_printf(&name, "%llu", (unsigned long long)values[i]);
+        if (t->holes[i].kind == HOLE_WORD)
+            utstring_printf(&name, "%s", t->enumeration->words[values[i]]);
+        else
+            utstring_printf(&name, "%llu", (unsigned long long)values[i]);
         utstring_bincpy(&name, t->literals[i + 1].text, t->literals[i + 1].length);
     }
     const char *copy = arena_strndup(arena, utstring_body(&name), utstring_len(&name));
     utstring_done(&name);
     return copy;
+}
+
+int template_integer_hole(const struct name_template *t)
+{
+    for (int i = 0; i < t->n_holes; i++)
+        if (t->holes[i].kind != HOLE_WORD)
+            return i;
+    return -1;
+}
+
+int template_word_hole(const struct name_template *t)
+{
+    for (int i = 0; i < t->n_holes; i++)
+        if (t->holes[i].kind != HOLE_INTEGER)
+            return i;
+    return -1;
 }

@@ -24,7 +24,7 @@ static int set_up(void **state)
     struct error err = {0};
     (void)state;
 
-    if (layouts_load(&layouts, &err) < 0)
+    if (layouts_load(&layouts, NULL, &err) < 0)
         fail_msg("%s", err.text);
     return 0;
 }

@@ -8,15 +8,25 @@
 
 #include <cmocka.h>
 
-static struct axis_words words = {.words = {"proj"}, .n = 1};
+static struct axis_words words;
 static struct arena arena;
+static struct enumeration modality; /* text, vision */
+
+static int set_up(void **state)
+{
+    (void)state;
+    axis_words_init(&words);
+    modality = (struct enumeration){
+        .axis = axis_word(&words, "modality", 8, &arena), .n = 2, .words = {"text", "vision"}};
+    return 0;
+}
 
 static struct name_template parse(const char *text)
 {
     struct name_template result;
     struct error err = {0};
 
-    if (template_parse(text, &words, &arena, &result, &err) < 0)
+    if (template_parse(text, &modality, &words, &arena, &result, &err) < 0)
         fail_msg("%s", err.text);
     return result;
 }
@@ -52,6 +62,9 @@ static void matches_from_the_right(void **state)
         {"{block}.experts.down_proj", "m.shared_experts.down_proj", NULL, NO},
         {"{block}.weight{expert}", "m.weight7", "m", 7},
         {"{block}.experts.expert_{expert}.wi", "e.experts.expert_10.wi", "e", 10},
+        {"{block}.{modality}_moe.experts.w", "m.vision_moe.experts.w", "m", 1},
+        {"{block}.{modality}_moe.experts.w", "m.audio_moe.experts.w", NULL, NO},
+        {"{block}.experts.{modality expert}.w", "m.experts.12.w", "m", 12},
     };
     (void)state;
 
@@ -95,13 +108,14 @@ static void refuses_malformed_templates(void **state)
         {"{block}.{}.w", "a brace is not closed"},
         {"{block}.a}", "a brace is not closed"},
         {"{block}.{a}.{b}.{c}", "more than 2 holes"},
+        {"{block}.{kind expert}.w", "'kind' has no list of words"},
     };
     (void)state;
 
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct name_template template;
         struct error err = {0};
-        assert_int_equal(template_parse(rows[i].text, &words, &arena, &template, &err), -1);
+        assert_int_equal(template_parse(rows[i].text, &modality, &words, &arena, &template, &err), -1);
         if (!strstr(err.text, rows[i].message))
             fail_msg("'%s': got \"%s\", expected \"%s\"", rows[i].text, err.text, rows[i].message);
         error_free(&err);
@@ -112,16 +126,15 @@ static int tear_down(void **state)
 {
     (void)state;
     arena_free(&arena);
-    words.n = 1;
     return 0;
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(matches_from_the_right, tear_down),
-        cmocka_unit_test_teardown(matches_stems_of_companions, tear_down),
-        cmocka_unit_test_teardown(refuses_malformed_templates, tear_down),
+        cmocka_unit_test_setup_teardown(matches_from_the_right, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(matches_stems_of_companions, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(refuses_malformed_templates, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,324 @@
+#include "fit.h"
+
+#include <stdio.h>
+#include <string.h>
+
+int hit_compare(const void *a, const void *b)
+{
+    const struct hit *x = a, *y = b;
+
+    if (x->block != y->block)
+        return x->block < y->block ? -1 : 1;
+    if (x->layout != y->layout)
+        return x->layout < y->layout ? -1 : 1;
+    if (x->word != y->word)
+        return x->word < y->word ? -1 : 1;
+    if (x->form != y->form)
+        return x->form < y->form ? -1 : 1;
+    return (x->value > y->value) - (x->value < y->value);
+}
+
+/* What one call of fit_layout() works with. */
+struct fitting {
+    const struct recognise_input *input;
+    const struct block_rule *rule;
+    const struct bound_layout *bound;
+    const char *block;
+    struct arena *arena; /* for names in messages */
+    struct error *err;
+};
+
+static const struct tensor_info *hit_info(const struct fitting *f, const struct hit *hit)
+{
+    return f->input->tensors[hit->tensor];
+}
+
+static void shape_text(const struct tensor_info *info, char text[128])
+{
+    size_t at = (size_t)snprintf(text, 128, "[");
+
+    for (unsigned d = 0; d < info->n_dims && at < 100; d++)
+        at += (size_t)snprintf(text + at, 128 - at, "%s%llu", d ? ", " : "",
+                               (unsigned long long)info->shape[d]);
+    snprintf(text + at, 128 - at, "]");
+}
+
+/* The integer of a composite hole is word * experts + expert: the count of integers tells how many experts.
+ */
+static int split_composites(const struct fitting *f, struct hit *hits, size_t n)
+{
+    uint64_t highest[FORMS_MAX] = {0};
+    uint8_t n_words = f->rule->enumeration.n;
+
+    for (size_t i = 0; i < n; i++)
+        if (hits[i].value >= highest[hits[i].form])
+            highest[hits[i].form] = hits[i].value + 1;
+    for (size_t i = 0; i < n; i++) {
+        const struct name_template *name = &f->bound->forms[hits[i].form].name;
+        int hole = template_word_hole(name);
+        if (hole < 0 || name->holes[hole].kind != HOLE_COMPOSITE)
+            continue;
+        uint64_t count = highest[hits[i].form];
+        if (count % n_words != 0)
+            return error_set(f->err, "%llu experts cannot be numbered through %u kinds",
+                             (unsigned long long)count, n_words);
+        hits[i].word = (uint8_t)(hits[i].value / (count / n_words));
+        hits[i].value %= count / n_words;
+    }
+    return 0;
+}
+
+/* A name of form f that is missing. */
+static const char *missing_name(const struct fitting *f, unsigned form, uint8_t word, uint64_t value,
+                                uint64_t count)
+{
+    const struct name_template *name = &f->bound->forms[form].name;
+    uint64_t values[TEMPLATE_HOLES_MAX] = {0};
+
+    for (unsigned h = 0; h < name->n_holes; h++)
+        values[h] = name->holes[h].kind == HOLE_WORD        ? word
+                    : name->holes[h].kind == HOLE_COMPOSITE ? word * count + value
+                                                            : value;
+    return template_format(name, f->block, values, f->arena);
+}
+
+/* Whether the checkpoint has anything of the part. */
+static bool part_present(const struct fitting *f, const struct fit *fit, uint8_t part)
+{
+    for (unsigned w = 0; w < fit->n_words; w++)
+        for (unsigned k = 0; k < f->bound->n_forms; k++)
+            if (f->bound->forms[k].part == part && fit->words[w].n_of_form[k] > 0)
+                return true;
+    return false;
+}
+
+/* Every form of every part that is there has the integers 0..n-1 of its axis, once each. */
+static int check_complete(const struct fitting *f, const struct fit *fit, unsigned word)
+{
+    const struct fit_word *w = &fit->words[word];
+    size_t most[AXIS_WORDS_MAX] = {0};
+
+    for (unsigned k = 0; k < f->bound->n_forms; k++) {
+        const struct name_template *name = &f->bound->forms[k].name;
+        int hole = template_integer_hole(name);
+        uint8_t axis = hole >= 0 ? name->holes[hole].axis : 0;
+        if (w->n_of_form[k] > most[axis])
+            most[axis] = w->n_of_form[k];
+    }
+    for (unsigned k = 0; k < f->bound->n_forms; k++) {
+        const struct form *form = &f->bound->forms[k];
+        int hole = template_integer_hole(&form->name);
+        if (!part_present(f, fit, form->part))
+            continue;
+        if (w->n_of_form[k] == 0 && hole < 0)
+            return error_set(f->err, "%s is missing", missing_name(f, k, (uint8_t)word, 0, 0));
+        size_t n = hole >= 0 ? most[form->name.holes[hole].axis] : 0;
+        if (hole >= 0 && n == 0)
+            return error_set(f->err, "%s is missing", missing_name(f, k, (uint8_t)word, 0, 0));
+        for (size_t v = 0; v < n; v++)
+            if (v >= w->n_of_form[k] || w->of_form[k][v].value != v)
+                return error_set(f->err, "%s %llu is missing (%s)",
+                                 f->input->layouts->words.words[form->name.holes[hole].axis],
+                                 (unsigned long long)v, missing_name(f, k, (uint8_t)word, v, n));
+    }
+    return 0;
+}
+
+static int check_one_shape(const struct fitting *f, const struct fit_word *w, unsigned k)
+{
+    const struct tensor_info *first = w->n_of_form[k] > 0 ? hit_info(f, w->of_form[k]) : NULL;
+    char expected[128], found[128];
+
+    for (size_t i = 1; i < w->n_of_form[k]; i++) {
+        const struct tensor_info *other = hit_info(f, &w->of_form[k][i]);
+        if (other->n_dims == first->n_dims &&
+            memcmp(other->shape, first->shape, first->n_dims * sizeof *first->shape) == 0)
+            continue;
+        shape_text(first, expected);
+        shape_text(other, found);
+        return error_set(f->err, "%s has shape %s, but %s has %s", other->name, found, first->name, expected);
+    }
+    return 0;
+}
+
+/* One pass over all forms; *solved is set when a size was found. */
+static int solve_once(const struct fitting *f, struct fit_word *w, bool *solved)
+{
+    const struct axis_words *words = &f->input->layouts->words;
+    struct error cause = {0};
+    char found[128];
+
+    for (unsigned k = 0; k < f->bound->n_forms; k++) {
+        const struct form *form = &f->bound->forms[k];
+        if (w->n_of_form[k] == 0)
+            continue;
+        const struct tensor_info *info = hit_info(f, w->of_form[k]);
+        if (axes_solve(&form->axes, words, info->shape, info->n_dims, form->n_projs, w->sizes, solved,
+                       &cause) == 0)
+            continue;
+        shape_text(info, found);
+        error_set(f->err, "%s %s: %s", info->name, found, cause.text);
+        error_free(&cause);
+        return -1;
+    }
+    return 0;
+}
+
+static int solve(const struct fitting *f, struct fit_word *w)
+{
+    bool solved = true;
+
+    while (solved) {
+        solved = false;
+        if (solve_once(f, w, &solved) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* The first axis that a form of the group needs and whose size is not known, or AXIS_NONE. */
+static uint8_t find_unsolved(const struct fitting *f, const struct fit_word *w)
+{
+    const struct axis_words *words = &f->input->layouts->words;
+
+    for (unsigned k = 0; k < f->bound->n_forms; k++)
+        for (uint8_t a = 1; a < words->n; a++)
+            if (w->n_of_form[k] > 0 && axes_contain(&f->bound->forms[k].axes, a) &&
+                axis_size(words, a, w->sizes, f->bound->forms[k].n_projs) == 0)
+                return a;
+    return AXIS_NONE;
+}
+
+#define CONFIG_NUMBERS_MAX 32
+
+/* A size that the shapes leave open is config.json's, where that tells exactly one. */
+static int solve_from_config(const struct fitting *f, struct fit_word *w)
+{
+    const struct axis_words *words = &f->input->layouts->words;
+    uint64_t numbers[CONFIG_NUMBERS_MAX];
+
+    for (uint8_t axis; (axis = find_unsolved(f, w)) != AXIS_NONE;) {
+        size_t n = f->rule->config[axis]
+                       ? config_numbers(f->input->config, f->rule->config[axis], numbers, CONFIG_NUMBERS_MAX)
+                       : 0;
+        if (n != 1)
+            return error_set(f->err, "the size of '%s' cannot be told from the shapes%s%s",
+                             words->words[axis],
+                             f->rule->config[axis] ? ", and config.json does not say " : "",
+                             f->rule->config[axis] ? f->rule->config[axis] : "");
+        w->sizes[axis] = numbers[0];
+        if (solve(f, w) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Without a gate the shapes alone would let a transposed layout fit too. */
+static int check_with_config(const struct fitting *f, const struct fit_word *w)
+{
+    const struct axis_words *words = &f->input->layouts->words;
+    uint64_t numbers[CONFIG_NUMBERS_MAX];
+
+    for (uint8_t a = 1; a < words->n; a++) {
+        size_t n = f->rule->config[a] && w->sizes[a] > 0
+                       ? config_numbers(f->input->config, f->rule->config[a], numbers, CONFIG_NUMBERS_MAX)
+                       : 0;
+        bool found = n == 0;
+        for (size_t i = 0; i < n; i++)
+            found |= numbers[i] == w->sizes[a];
+        if (!found)
+            return error_set(f->err, "%s would be %llu, but config.json says %llu (%s)", words->words[a],
+                             (unsigned long long)w->sizes[a], (unsigned long long)numbers[0],
+                             f->rule->config[a]);
+    }
+    return 0;
+}
+
+static int fit_word(const struct fitting *f, struct fit *fit, unsigned word)
+{
+    struct fit_word *w = &fit->words[word];
+
+    if (check_complete(f, fit, word) < 0)
+        return -1;
+    for (unsigned k = 0; k < f->bound->n_forms; k++) {
+        int hole = template_integer_hole(&f->bound->forms[k].name);
+        if (check_one_shape(f, w, k) < 0)
+            return -1;
+        if (hole >= 0 && w->n_of_form[k] > 0)
+            w->sizes[f->bound->forms[k].name.holes[hole].axis] = w->n_of_form[k];
+    }
+    if (solve(f, w) < 0 || solve_from_config(f, w) < 0)
+        return -1;
+    return check_with_config(f, w);
+}
+
+static int fit_words(const struct fitting *f, struct fit *fit)
+{
+    for (unsigned w = 0; w < fit->n_words; w++)
+        if (fit_word(f, fit, w) < 0)
+            return -1;
+    return 0;
+}
+
+bool fit_is_main(const struct layouts *layouts, uint8_t part)
+{
+    return strcmp(layouts->parts[part], "weight") == 0 || strcmp(layouts->parts[part], "blocks") == 0;
+}
+
+/* Copies the counts of hits of one part's forms, or of all main parts'. */
+static void take_part(const struct fitting *f, const struct fit *from, bool main, uint8_t part,
+                      struct fit *to)
+{
+    for (unsigned w = 0; w < from->n_words; w++)
+        for (unsigned k = 0; k < f->bound->n_forms; k++) {
+            uint8_t p = f->bound->forms[k].part;
+            if (main ? fit_is_main(f->input->layouts, p) : p == part) {
+                to->words[w].of_form[k] = from->words[w].of_form[k];
+                to->words[w].n_of_form[k] = from->words[w].n_of_form[k];
+            }
+        }
+}
+
+/* First the weights; then each kind of companion, which counts only where it is complete and fits the sizes
+ * too: otherwise its tensors are companions that the layout does not describe. */
+static int fit_parts(const struct fitting *f, const struct fit *all, struct fit *fit)
+{
+    *fit = (struct fit){.n_words = all->n_words};
+    take_part(f, all, true, 0, fit);
+    bool any = false;
+    for (uint8_t p = 0; p < f->input->layouts->n_parts; p++)
+        any |= part_present(f, fit, p);
+    if (!any)
+        return error_set(f->err, "there are companions of weights, but no weights");
+    if (fit_words(f, fit) < 0)
+        return -1;
+    for (uint8_t p = 0; p < f->input->layouts->n_parts; p++) {
+        struct error reason = {0};
+        struct fitting quiet = *f;
+        struct fit with = *fit;
+        quiet.err = &reason;
+        take_part(f, all, false, p, &with);
+        if (part_present(f, &with, p) && fit_words(&quiet, &with) == 0)
+            *fit = with;
+        error_free(&reason);
+    }
+    return 0;
+}
+
+int fit_layout(const struct recognise_input *input, const struct block_rule *rule,
+               const struct bound_layout *bound, const char *block, struct hit *hits, size_t n,
+               struct arena *arena, struct fit *fit, struct error *err)
+{
+    const struct fitting f = {input, rule, bound, block, arena, err};
+    struct fit all = {.n_words = rule->enumeration.n > 0 ? rule->enumeration.n : 1};
+
+    if (split_composites(&f, hits, n) < 0)
+        return -1;
+    qsort(hits, n, sizeof *hits, hit_compare);
+    for (size_t i = 0; i < n; i++) {
+        struct fit_word *w = &all.words[hits[i].word];
+        if (w->n_of_form[hits[i].form]++ == 0)
+            w->of_form[hits[i].form] = &hits[i];
+    }
+    return fit_parts(&f, &all, fit);
+}

@@ -1,0 +1,597 @@
+/* Layouts and architectures from their JSON: docs/layouts.md. */
+#include "embedded.h"
+#include "layouts.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cjson/cJSON.h>
+#include <utstring.h>
+
+/* Where a message is about: the file, and the keys that lead to the place. */
+struct place {
+    const char *file;
+    const char *text; /* of a user's file, to find the line; NULL for built-in data */
+    const char *layout;
+    const char *part;
+    const char *key;
+};
+
+/* The line of a place: of its innermost key behind the outer ones. */
+static unsigned find_line(const struct place *place)
+{
+    const char *const keys[] = {place->part, place->key};
+    const char *at = place->text;
+    unsigned line = 1;
+
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        if (!keys[i])
+            continue;
+        cleanup_free char *quoted = xasprintf("\"%s\"", keys[i]);
+        const char *found = strstr(at, quoted);
+        at = found ? found : at;
+    }
+    for (const char *c = place->text; c < at; c++)
+        line += *c == '\n';
+    return line;
+}
+
+/* One message of a malformed entry, with file, line and key. Always -1. */
+static int malformed(const struct place *place, struct error *err, const char *what)
+{
+    if (place->text)
+        return error_set(err, "%s:%u: %s%s%s: %s", place->file, find_line(place),
+                         place->part ? place->part : "", place->part && place->key ? "." : "",
+                         place->key ? place->key : "", what);
+    return error_set(err, "%s: %s%s%s%s%s: %s", place->file, place->layout ? place->layout : "",
+                     place->part ? "." : "", place->part ? place->part : "", place->key ? "." : "",
+                     place->key ? place->key : "", what);
+}
+
+static const char *get_string(const cJSON *object, const char *key)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
+
+    return cJSON_IsString(value) ? value->valuestring : NULL;
+}
+
+/* ---- binding a layout to an architecture's spelling ---- */
+
+/* What an entry of architectures.json says about how its layouts are spelled. */
+struct spelling {
+    const cJSON *defaults;  /* layouts.json: spell, experts */
+    const cJSON *entry;     /* the architecture's group, or NULL */
+    const cJSON *overrides; /* entry.layouts[layout], or NULL */
+    const cJSON *layout;    /* the layout itself */
+    bool has_proj[PROJ_COUNT];
+};
+
+/* "gate up" -> the projections in their order; those that the architecture does not have are left out. */
+static bool parse_projs(const char *text, const struct spelling *spelling, struct form *form)
+{
+    form->n_projs = 0;
+    for (const char *at = text; *at;) {
+        size_t length = strcspn(at, " ");
+        uint8_t p = 0;
+        while (p < PROJ_COUNT && (strlen(proj_name(p)) != length || memcmp(proj_name(p), at, length) != 0))
+            p++;
+        if (p == PROJ_COUNT || form->n_projs == PROJ_COUNT)
+            return false;
+        if (spelling->has_proj[p])
+            form->projs[form->n_projs++] = p;
+        at += length + (at[length] == ' ');
+    }
+    return true;
+}
+
+/* The n-th of the words of "w1 w3 w2", or NULL. */
+static const char *nth_word(const char *words, unsigned n, size_t *length)
+{
+    for (unsigned i = 0;; i++) {
+        *length = strcspn(words, " ");
+        if (i == n && *length > 0)
+            return words;
+        if (words[*length] == '\0')
+            return NULL;
+        words += *length + 1;
+    }
+}
+
+/* The word for a tensor's projections by one table: an object from sets to words, or one word for each
+ * projection. */
+static const char *word_of_table(const cJSON *table, const struct spelling *spelling, const struct form *form,
+                                 size_t *length)
+{
+    char key[32] = "";
+    unsigned n = 0;
+
+    if (cJSON_IsString(table) && form->n_projs == 1) {
+        for (unsigned p = 0; p < form->projs[0]; p++)
+            n += spelling->has_proj[p];
+        return nth_word(table->valuestring, n, length);
+    }
+    for (unsigned p = 0; p < form->n_projs; p++) {
+        strcat(key, p ? " " : "");
+        strcat(key, proj_name(form->projs[p]));
+    }
+    const char *word = cJSON_IsObject(table) ? get_string(table, key) : NULL;
+    *length = word ? strlen(word) : 0;
+    return word;
+}
+
+/* The architecture's word for this layout, else the layout's own, else the default. */
+static const char *find_word(const struct spelling *spelling, const struct form *form, size_t *length)
+{
+    const cJSON *const owners[] = {spelling->overrides, spelling->layout, spelling->defaults};
+    const char *word = NULL;
+
+    for (size_t i = 0; i < sizeof owners / sizeof *owners && !word; i++)
+        word = word_of_table(cJSON_GetObjectItemCaseSensitive(owners[i], "spell"), spelling, form, length);
+    return word;
+}
+
+/* {experts} and {proj} replaced, other holes kept. NULL when a word is missing. */
+static char *expand_name(const char *name, const struct spelling *spelling, const struct form *form)
+{
+    const char *experts = get_string(spelling->entry, "experts");
+    size_t length;
+    const char *word = find_word(spelling, form, &length);
+    UT_string text;
+
+    if (!word)
+        return NULL;
+    if (!experts)
+        experts = get_string(spelling->defaults, "experts");
+    utstring_init(&text);
+    for (const char *at = name; *at;) {
+        if (strncmp(at, "{experts}", 9) == 0) {
+            utstring_printf(&text, "%s", experts);
+            at += 9;
+        } else if (strncmp(at, "{proj}", 6) == 0) {
+            utstring_bincpy(&text, word, length);
+            at += 6;
+        } else {
+            utstring_bincpy(&text, at, 1);
+            at++;
+        }
+    }
+    return utstring_body(&text);
+}
+
+/* Words renamed for one projection: {"down": {"expert": "routed"}}. Applies to axes and to holes alike. */
+static char *rename_axes(const char *text, const struct spelling *spelling, const struct form *form)
+{
+    const cJSON *table = cJSON_GetObjectItemCaseSensitive(spelling->entry, "axes");
+    const cJSON *renames =
+        form->n_projs == 1 ? cJSON_GetObjectItemCaseSensitive(table, proj_name(form->projs[0])) : NULL;
+    char *result = xstrdup(text);
+    const cJSON *rename;
+
+    cJSON_ArrayForEach (rename, renames) {
+        char *at = strstr(result, rename->string);
+        if (!at)
+            continue;
+        char *longer = xasprintf("%.*s%s%s", (int)(at - result), result, rename->valuestring,
+                                 at + strlen(rename->string));
+        free(result);
+        result = longer;
+    }
+    return result;
+}
+
+static int add_part(struct layouts *layouts, const char *name, uint8_t *part)
+{
+    for (*part = 0; *part < layouts->n_parts; ++*part)
+        if (strcmp(layouts->parts[*part], name) == 0)
+            return 0;
+    if (layouts->n_parts == PARTS_MAX)
+        return -1;
+    layouts->parts[layouts->n_parts++] = arena_strdup(&layouts->arena, name);
+    return 0;
+}
+
+static int bind_form(struct layouts *layouts, struct block_rule *rule, const struct spelling *spelling,
+                     const char *name, const cJSON *entry, struct form *form, const struct place *place,
+                     struct error *err)
+{
+    cleanup_free char *axes = rename_axes(entry->valuestring, spelling, form);
+    cleanup_free char *expanded = expand_name(name, spelling, form);
+    cleanup_free char *text = expanded ? rename_axes(expanded, spelling, form) : NULL;
+    struct error cause = {0};
+    int result = 0;
+
+    if (!text)
+        return malformed(place, err, "no word says how these projections are spelled");
+    if (axes_parse(axes, &layouts->words, &layouts->arena, &form->axes, &cause) < 0 ||
+        template_parse(text, &rule->enumeration, &layouts->words, &layouts->arena, &form->name, &cause) < 0)
+        result = malformed(place, err, cause.text);
+    else if (form->n_projs > 1 && !axes_contain(&form->axes, AXIS_PROJ))
+        result = malformed(place, err, "holds several projections, but has no axis proj");
+    error_free(&cause);
+    int hole = result == 0 ? template_integer_hole(&form->name) : -1;
+    if (hole >= 0)
+        layouts->enumerated[form->name.holes[hole].axis] = true;
+    return result;
+}
+
+static bool is_form_key(const char *key)
+{
+    return strcmp(key, "name") != 0 && strcmp(key, "option") != 0;
+}
+
+static int bind_part(struct layouts *layouts, struct block_rule *rule, const struct spelling *spelling,
+                     const cJSON *json, struct bound_layout *bound, struct place *place, struct error *err)
+{
+    const char *name = get_string(spelling->overrides, "name");
+    const cJSON *entry;
+    uint8_t part;
+
+    place->part = json->string;
+    place->key = "name";
+    /* an architecture's own name is for the weights; companions have theirs from the layout or from their own
+     * entry */
+    if (!name || strcmp(json->string, "weight") != 0)
+        name = get_string(json, "name");
+    if (!name)
+        return malformed(place, err, "is missing, or no text");
+    if (add_part(layouts, json->string, &part) < 0)
+        return malformed(place, err, "is one part more than are supported");
+    cJSON_ArrayForEach (entry, json) {
+        struct form form = {.part = part};
+        place->key = entry->string;
+        if (!is_form_key(entry->string))
+            continue;
+        if (!cJSON_IsString(entry) || !parse_projs(entry->string, spelling, &form))
+            return malformed(place, err, "is not a list of gate, up, down with a text of axes");
+        if (form.n_projs == 0)
+            continue;
+        if (bound->n_forms == FORMS_MAX)
+            return malformed(place, err, "is one kind of tensor more than are supported");
+        if (bind_form(layouts, rule, spelling, name, entry, &form, place, err) < 0)
+            return -1;
+        bound->fused |= form.n_projs > 1;
+        bound->forms[bound->n_forms++] = form;
+    }
+    return 0;
+}
+
+/* Keys of a layout that are no parts. */
+static bool is_part_key(const char *key)
+{
+    static const char *const others[] = {"summary", "generic", "block", "spell", "rename", "name"};
+
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (strcmp(key, others[i]) == 0)
+            return false;
+    return true;
+}
+
+static int bind_layout(struct layouts *layouts, struct block_rule *rule, struct spelling spelling,
+                       const struct layout *layout, struct place *place, struct error *err)
+{
+    struct bound_layout *bound = &rule->bound[layout - layouts->layouts];
+    const cJSON *part, *own;
+
+    *bound = (struct bound_layout){.layout = layout};
+    bound->forms = arena_alloc(&layouts->arena, FORMS_MAX * sizeof *bound->forms);
+    spelling.layout = layout->json;
+    spelling.overrides = cJSON_GetObjectItemCaseSensitive(
+        cJSON_GetObjectItemCaseSensitive(spelling.entry, "layouts"), layout->name);
+    cJSON_ArrayForEach (part, layout->json) {
+        if (!is_part_key(part->string))
+            continue;
+        if (!cJSON_IsObject(part)) {
+            place->part = NULL;
+            place->key = part->string;
+            return malformed(place, err, "is neither a part (an object) nor a key of a layout");
+        }
+        own = cJSON_GetObjectItemCaseSensitive(spelling.overrides, part->string);
+        if (bind_part(layouts, rule, &spelling, own ? own : part, bound, place, err) < 0)
+            return -1;
+    }
+    cJSON_ArrayForEach (own, spelling.overrides) {
+        if (is_part_key(own->string) && !cJSON_GetObjectItemCaseSensitive(layout->json, own->string) &&
+            bind_part(layouts, rule, &spelling, own, bound, place, err) < 0)
+            return -1;
+    }
+    place->part = NULL;
+    place->key = "weight";
+    return bound->n_forms > 0 ? 0 : malformed(place, err, "is missing: the layout holds no tensor");
+}
+
+static void load_projs(const cJSON *entry, struct spelling *spelling)
+{
+    const char *projs = get_string(entry, "projs");
+
+    for (unsigned p = 0; p < PROJ_COUNT; p++)
+        spelling->has_proj[p] = !projs || strstr(projs, proj_name(p));
+}
+
+/* Every layout in the spelling of one group of an architecture; entry NULL: the default spelling. */
+static int bind_rule(struct layouts *layouts, const cJSON *entry, struct block_rule *rule,
+                     struct place *place, struct error *err)
+{
+    struct spelling spelling = {.defaults = layouts->layouts_json, .entry = entry};
+
+    load_projs(entry, &spelling);
+    rule->bound = arena_alloc(&layouts->arena, LAYOUTS_MAX * sizeof *rule->bound);
+    for (unsigned i = 0; i < layouts->n_layouts; i++) {
+        struct place here = {.file = place->file, .layout = layouts->layouts[i].name};
+        if (layouts->layouts[i].user)
+            here = *place;
+        if (bind_layout(layouts, rule, spelling, &layouts->layouts[i], &here, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* ---- layouts ---- */
+
+static int load_renames(struct layouts *layouts, const cJSON *json, struct layout *layout,
+                        const struct place *place, struct error *err)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, "rename");
+    const cJSON *pair;
+
+    if (list && !cJSON_IsArray(list))
+        return malformed(place, err, "is not a list of pairs");
+    if (!list)
+        return 0;
+    layout->rename = arena_alloc(&layouts->arena, (size_t)cJSON_GetArraySize(list) * sizeof *layout->rename);
+    cJSON_ArrayForEach (pair, list) {
+        const cJSON *from = cJSON_GetArrayItem(pair, 0), *to = cJSON_GetArrayItem(pair, 1);
+        if (cJSON_GetArraySize(pair) != 2 || !cJSON_IsString(from) || !cJSON_IsString(to))
+            return malformed(place, err, "holds something that is not a pair of texts");
+        layout->rename[layout->n_renames][0] = arena_strdup(&layouts->arena, from->valuestring);
+        layout->rename[layout->n_renames++][1] = arena_strdup(&layouts->arena, to->valuestring);
+    }
+    return 0;
+}
+
+static int add_layout(struct layouts *layouts, const char *name, const cJSON *json, struct place *place,
+                      struct error *err)
+{
+    if (layouts->n_layouts == LAYOUTS_MAX || !cJSON_IsObject(json))
+        return malformed(place, err, "is no object, or one layout more than are supported");
+    struct layout *layout = &layouts->layouts[layouts->n_layouts++];
+    *layout = (struct layout){.name = arena_strdup(&layouts->arena, name),
+                              .summary = get_string(json, "summary"),
+                              .generic = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "generic")),
+                              .block = get_string(json, "block"),
+                              .json = json};
+    place->key = "rename";
+    return load_renames(layouts, json, layout, place, err);
+}
+
+static int load_layouts(struct layouts *layouts, struct error *err)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(layouts->layouts_json, "layouts");
+    struct place place = {.file = "layouts.json"};
+    const cJSON *entry;
+
+    if (!cJSON_IsObject(list) || !get_string(layouts->layouts_json, "experts"))
+        return error_set(err, "layouts.json: needs spell, experts and layouts");
+    cJSON_ArrayForEach (entry, list) {
+        place.layout = entry->string;
+        if (add_layout(layouts, entry->string, entry, &place, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static char *read_text(const char *path, struct error *err)
+{
+    FILE *file = fopen(path, "re");
+    char *text = NULL;
+    size_t size = 0;
+
+    if (!file) {
+        error_set(err, "%s: %m", path);
+        return NULL;
+    }
+    errno = 0;
+    ssize_t length = getdelim(&text, &size, '\0', file);
+    if (length < 0) {
+        error_set(err, "%s: %s", path, errno ? strerror(errno) : "is empty");
+        free(text);
+        text = NULL;
+    } else if (strlen(text) != (size_t)length) {
+        error_set(err, "%s: holds a NUL byte: not JSON", path);
+        free(text);
+        text = NULL;
+    }
+    fclose(file);
+    return text;
+}
+
+static int parse_user_file(struct layouts *layouts, const char *path, struct place *place, struct error *err)
+{
+    const char *end = NULL;
+    unsigned line = 1;
+
+    layouts->user_json = cJSON_ParseWithOpts(place->text, &end, 1);
+    if (!layouts->user_json) {
+        for (const char *c = place->text; c < end; c++)
+            line += *c == '\n';
+        return error_set(err, "%s:%u: not valid JSON", path, line);
+    }
+    if (!cJSON_IsObject(layouts->user_json))
+        return error_set(err, "%s:1: a layout is an object", path);
+    if (add_layout(layouts, path, layouts->user_json, place, err) < 0)
+        return -1;
+    layouts->layouts[layouts->n_layouts - 1].user = true;
+    return 0;
+}
+
+/* ---- architectures ---- */
+
+static int load_list(const struct layouts *layouts, const cJSON *value, struct layout_list *list,
+                     struct error *err)
+{
+    char name[64];
+
+    if (!cJSON_IsString(value))
+        return error_set(err, "architectures.json: a list of layouts is missing");
+    if (strcmp(value->valuestring, "any") == 0) {
+        list->any = true;
+        return 0;
+    }
+    for (const char *at = value->valuestring; *at;) {
+        size_t length = strcspn(at, "|");
+        snprintf(name, sizeof name, "%.*s", (int)length, at);
+        const struct layout *layout = layouts_find(layouts, name);
+        if (!layout || list->n == LAYOUT_LIST_MAX)
+            return error_set(err, "architectures.json: \"%s\": unknown layout '%s'", value->valuestring,
+                             name);
+        list->list[list->n++] = layout;
+        at += length + (at[length] == '|');
+    }
+    return 0;
+}
+
+static int load_enumeration(struct layouts *layouts, const cJSON *entry, struct enumeration *enumeration,
+                            struct error *err)
+{
+    const cJSON *words = cJSON_GetObjectItemCaseSensitive(entry, "words");
+    const cJSON *list = words ? words->child : NULL;
+
+    if (!list)
+        return 0;
+    if (list->next || !cJSON_IsString(list))
+        return error_set(err, "architectures.json: words: one axis with a text of words");
+    enumeration->axis = axis_word(&layouts->words, list->string, strlen(list->string), &layouts->arena);
+    for (size_t length; enumeration->n < ENUMERATION_WORDS_MAX; enumeration->n++) {
+        const char *word = nth_word(list->valuestring, enumeration->n, &length);
+        if (!word)
+            break;
+        enumeration->words[enumeration->n] = arena_strndup(&layouts->arena, word, length);
+    }
+    return 0;
+}
+
+static int load_rule(struct layouts *layouts, const cJSON *entry, struct architecture *architecture,
+                     struct place *place, struct error *err)
+{
+    struct block_rule *rule = &architecture->rules[architecture->n_rules];
+    const cJSON *field;
+
+    if (architecture->n_rules == BLOCK_RULES_MAX)
+        return error_set(err, "architectures.json: more than %d groups", BLOCK_RULES_MAX);
+    architecture->n_rules++;
+    rule->blocks = get_string(entry, "block");
+    if (load_list(layouts, cJSON_GetObjectItemCaseSensitive(entry, "original"), &rule->original, err) < 0 ||
+        load_list(layouts, cJSON_GetObjectItemCaseSensitive(entry, "v5"), &rule->v5, err) < 0 ||
+        load_enumeration(layouts, entry, &rule->enumeration, err) < 0)
+        return -1;
+    cJSON_ArrayForEach (field, cJSON_GetObjectItemCaseSensitive(entry, "config")) {
+        uint8_t axis = axis_word(&layouts->words, field->string, strlen(field->string), &layouts->arena);
+        if (axis == AXIS_NONE || !cJSON_IsString(field))
+            return error_set(err, "architectures.json: config: '%s' is no axis with a path", field->string);
+        rule->config[axis] = field->valuestring;
+    }
+    return bind_rule(layouts, entry, rule, place, err);
+}
+
+static int load_loaders(struct layouts *layouts, const cJSON *entry, struct architecture *architecture,
+                        struct error *err)
+{
+    const cJSON *list, *name;
+
+    cJSON_ArrayForEach (list, entry) {
+        unsigned l = architecture->n_loaders;
+        const struct layout *layout = layouts_find(layouts, list->string);
+        if (!layout || l == LOADERS_MAX || cJSON_GetArraySize(list) > LOADERS_MAX)
+            return error_set(err, "architectures.json: loaders of '%s': unknown layout or too many",
+                             list->string);
+        architecture->loaders[l].layout = layout;
+        cJSON_ArrayForEach (name, list) {
+            architecture->loaders[l].loaders[architecture->loaders[l].n++] = name->valuestring;
+        }
+        architecture->n_loaders++;
+    }
+    return 0;
+}
+
+static int load_architecture(struct layouts *layouts, const cJSON *entry, struct architecture *architecture,
+                             struct place *place, struct error *err)
+{
+    const cJSON *types = cJSON_GetObjectItemCaseSensitive(entry, "types");
+    const cJSON *groups = cJSON_GetObjectItemCaseSensitive(entry, "groups");
+    const cJSON *item;
+    size_t n = 0;
+
+    if (!cJSON_IsArray(types))
+        return error_set(err, "architectures.json: an entry has no types");
+    architecture->types =
+        arena_alloc(&layouts->arena, ((size_t)cJSON_GetArraySize(types) + 1) * sizeof *architecture->types);
+    cJSON_ArrayForEach (item, types) {
+        architecture->types[n++] = item->valuestring;
+    }
+    architecture->types[n] = NULL;
+    if (!groups && load_rule(layouts, entry, architecture, place, err) < 0)
+        return -1;
+    cJSON_ArrayForEach (item, groups) {
+        if (load_rule(layouts, item, architecture, place, err) < 0)
+            return -1;
+    }
+    return load_loaders(layouts, cJSON_GetObjectItemCaseSensitive(entry, "loaders"), architecture, err);
+}
+
+static int load_architectures(struct layouts *layouts, struct place *place, struct error *err)
+{
+    static const char *no_types[] = {NULL};
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(layouts->architectures_json, "architectures");
+    const cJSON *entry;
+
+    layouts->ignored = get_string(layouts->architectures_json, "ignored");
+    if (!cJSON_IsArray(list) || !layouts->ignored)
+        return error_set(err, "architectures.json: needs ignored and architectures");
+    layouts->unknown = (struct architecture){.types = no_types, .n_rules = 1};
+    if (bind_rule(layouts, NULL, &layouts->unknown.rules[0], place, err) < 0)
+        return -1;
+    layouts->architectures = xcalloc((size_t)cJSON_GetArraySize(list), sizeof *layouts->architectures);
+    cJSON_ArrayForEach (entry, list) {
+        if (load_architecture(layouts, entry, &layouts->architectures[layouts->n_architectures++], place,
+                              err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int load_all(struct layouts *layouts, const char *user_file, struct place *place, struct error *err)
+{
+    layouts->layouts_json = cJSON_Parse(embedded_layouts);
+    layouts->architectures_json = cJSON_Parse(embedded_architectures);
+    if (!layouts->layouts_json || !layouts->architectures_json)
+        return error_set(err, "the built-in layouts are not valid JSON");
+    if (load_layouts(layouts, err) < 0)
+        return -1;
+    if (user_file && parse_user_file(layouts, user_file, place, err) < 0)
+        return -1;
+    return load_architectures(layouts, place, err);
+}
+
+int layouts_load(struct layouts *layouts, const char *user_file, struct error *err)
+{
+    cleanup_free char *text = NULL;
+
+    *layouts = (struct layouts){0};
+    axis_words_init(&layouts->words);
+    if (user_file && !(text = read_text(user_file, err)))
+        return -1;
+    struct place place = {.file = user_file ? user_file : "architectures.json", .text = text};
+    if (load_all(layouts, user_file, &place, err) == 0)
+        return 0;
+    layouts_free(layouts);
+    return -1;
+}
+
+void layouts_free(struct layouts *layouts)
+{
+    cJSON_Delete(layouts->layouts_json);
+    cJSON_Delete(layouts->architectures_json);
+    cJSON_Delete(layouts->user_json);
+    free(layouts->architectures);
+    arena_free(&layouts->arena);
+}

@@ -1,0 +1,247 @@
+/* What refuses a plan, and what its reader must be told. */
+#include "planning.h"
+
+#include <string.h>
+
+const char *planning_model_type(const struct planning *p)
+{
+    return p->checkpoint->config.model_type ? p->checkpoint->config.model_type : "(none)";
+}
+
+bool planning_leaves(const struct planning *p, const char *block)
+{
+    const struct block_rule *rule = architecture_rule(p->architecture, block);
+
+    if (strcmp(p->to, "v5") == 0 && layouts_ignored(&p->layouts, block))
+        return true;
+    return recognise_meaning(&p->layouts, rule, p->to).any;
+}
+
+/* ---- reasons to refuse ---- */
+
+#define FP8_REASON                                                                                           \
+    "merged FP8 loads as garbage without an error wherever the loader dequantises (no GPU, or compute "      \
+    "capability "                                                                                            \
+    "below 8.9)"
+
+static bool is_scale(const char *companion)
+{
+    return strstr(companion, "scale") || strstr(companion, "packed") || strstr(companion, "zeros");
+}
+
+static void refuse_companions(struct planning *p, const struct group *group, const struct layout *target)
+{
+    const struct tensor *companion = &p->checkpoint->tensors[group->companion];
+    const char *name = companion->info.name;
+    const char *file = p->checkpoint->shards[companion->shard].name;
+    const char *present = group->bound->layout->name;
+
+    if (is_scale(name))
+        error_add(p->err,
+                  "%s: quantised experts: %s in %s (%u such tensors) goes with these weights, and %s cannot "
+                  "be made "
+                  "of them: " FP8_REASON
+                  ". Keep them as they are with --to %s, or convert a dequantised copy",
+                  group->block, name, file, group->n_companions, target->name, present);
+    else
+        error_add(
+            p->err,
+            "%s: %s in %s (%u such tensors) belongs to these experts, and layout %s does not say where it "
+            "would go. Keep them as they are with --to %s",
+            group->block, name, file, group->n_companions, target->name, present);
+}
+
+/* Parts that are converted only when the user asked for it. */
+static void refuse_unasked(struct planning *p, const struct group *group, const struct layout *target)
+{
+    for (unsigned f = 0; f < group->bound->n_forms; f++) {
+        uint8_t part = group->bound->forms[f].part;
+        const char *option = layouts_part_option(&p->layouts, target, part);
+        if (group->n_members[f] == 0 || !option || p->options->fp8_keep)
+            continue;
+        const struct tensor *scale = &p->checkpoint->tensors[group->members[f][0]];
+        error_add(p->err,
+                  "%s: quantised experts: %s in %s goes with these weights: " FP8_REASON
+                  ". Keep them as they are with --to %s, or say %s if the loader reads merged FP8",
+                  group->block, scale->info.name, p->checkpoint->shards[scale->shard].name,
+                  group->bound->layout->name, option);
+        return;
+    }
+}
+
+static void refuse_unfit(struct planning *p)
+{
+    for (uint32_t i = 0; i < p->recognition.n_unfit; i++) {
+        const struct unfit_block *unfit = &p->recognition.unfit[i];
+        if (!planning_leaves(p, unfit->block))
+            error_add(p->err, "%s: %s", unfit->block, unfit->reason);
+    }
+}
+
+static void refuse_groups(struct planning *p)
+{
+    for (uint32_t g = 0; g < p->recognition.n_groups; g++) {
+        const struct group *group = &p->recognition.groups[g];
+        const struct layout *present = group->bound->layout;
+        const struct compile_target *target = &p->targets[g];
+        if (!target->bound)
+            continue;
+        if (!target->block)
+            error_add(p->err,
+                      "%s: layout %s puts experts under %s, and this block's name has no layer number",
+                      group->block, target->bound->layout->name, target->bound->layout->block);
+        if (group->n_companions > 0)
+            refuse_companions(p, group, target->bound->layout);
+        refuse_unasked(p, group, target->bound->layout);
+        if (group->ambiguous)
+            error_add(
+                p->err,
+                "%s: looks like %s, but nothing in its names or shapes tells whether gate or up comes first "
+                "or whether they alternate, and model_type %s is not known: if you know, say --from %s",
+                group->block, present->name, planning_model_type(p), present->name);
+    }
+}
+
+/* The names cannot show that the last expert is missing in all projections; config.json can. */
+static void check_expert_counts(struct planning *p)
+{
+    const struct config *config = &p->checkpoint->config;
+    const struct group *odd = NULL;
+
+    for (uint32_t g = 0; g < p->recognition.n_groups && config->n_expert_counts > 0; g++) {
+        const struct group *group = &p->recognition.groups[g];
+        bool found = layouts_ignored(&p->layouts, group->block);
+        for (size_t i = 0; i < config->n_expert_counts; i++)
+            found |= config->expert_counts[i] == group->n_experts;
+        if (found)
+            continue;
+        if (group->n_experts < config->expert_counts[0])
+            error_add(
+                p->err,
+                "%s: has %llu experts, but config.json says %llu: the last ones are missing (incomplete "
+                "download?)",
+                group->block, (unsigned long long)group->n_experts,
+                (unsigned long long)config->expert_counts[0]);
+        else if (!odd)
+            odd = group;
+    }
+    if (odd)
+        notes_add(&p->plan->notes, NOTE_WARNING,
+                  "%s: has %llu experts, a number that config.json does not hold", odd->block,
+                  (unsigned long long)odd->n_experts);
+}
+
+static int check_from(struct planning *p)
+{
+    const struct recognition *r = &p->recognition;
+
+    for (uint32_t g = 0; g < r->n_groups; g++)
+        if (r->groups[g].from_option)
+            return 0;
+    if (r->n_groups > 0)
+        return error_set(p->err, "--from %s: fits no group of experts (%s is %s)", p->from,
+                         r->groups[0].block, r->groups[0].bound->layout->name);
+    if (r->n_unfit > 0)
+        return error_set(p->err, "--from %s: fits no group of experts (%s: %s)", p->from, r->unfit[0].block,
+                         r->unfit[0].reason);
+    return error_set(p->err, "--from %s: fits no group of experts: there is none", p->from);
+}
+
+int plan_check_groups(struct planning *p)
+{
+    if (p->from && check_from(p) < 0)
+        return -1;
+    refuse_unfit(p);
+    refuse_groups(p);
+    check_expert_counts(p);
+    if (!p->err->text && p->recognition.n_groups == 0 && p->recognition.n_unfit == 0)
+        error_set(p->err,
+                  "no experts found in any known layout, though this is no dense model (model_type %s)",
+                  planning_model_type(p));
+    return p->err->text ? -1 : 0;
+}
+
+/* ---- how the result will be read ---- */
+
+static const struct group *find_group(const struct recognition *recognition, const char *block, uint8_t word)
+{
+    size_t low = 0, high = recognition->n_groups;
+
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        const struct group *group = &recognition->groups[middle];
+        int order = strcmp(group->block, block);
+        if (order == 0)
+            order = group->word - word;
+        if (order == 0)
+            return group;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
+static const char *find_unfit(const struct recognition *recognition, const char *block)
+{
+    for (uint32_t i = 0; i < recognition->n_unfit; i++)
+        if (strcmp(recognition->unfit[i].block, block) == 0)
+            return recognition->unfit[i].reason;
+    return NULL;
+}
+
+static void warn_misread(struct planning *p, const struct group *was, const char *made, const char *seen)
+{
+    if (strcmp(seen, made) != 0)
+        notes_add(&p->plan->notes, NOTE_WARNING,
+                  "%s: as %s it will be taken for %s by whoever reads it back: that needs --from %s",
+                  was->block, made, seen, made);
+    else
+        notes_add(&p->plan->notes, NOTE_WARNING,
+                  "%s: model_type %s is not known, so reading this copy back needs --from %s", was->block,
+                  planning_model_type(p), made);
+}
+
+static void compare_way_back(struct planning *p, const struct recognition *back)
+{
+    bool warned = false;
+
+    for (uint32_t g = 0; g < p->recognition.n_groups; g++) {
+        const struct group *was = &p->recognition.groups[g];
+        const struct compile_target *target = &p->targets[g];
+        if (!target->bound)
+            continue;
+        const struct group *is = find_group(back, target->block, was->word);
+        const char *unfit = find_unfit(back, target->block);
+        const char *made = target->bound->layout->name;
+        if (is && !unfit && !is->ambiguous && bound_same_placement(is->bound, target->bound))
+            continue;
+        /* a layout that is read only when it is named cannot be seen; any other must be */
+        if (unfit || (!is && target->bound->layout->generic))
+            error_add(p->err, "%s: as %s it could not be read again: %s", was->block, made,
+                      unfit ? unfit : "no experts would be seen");
+        else if (!warned)
+            warn_misread(p, was, made, is ? is->bound->layout->name : "no experts");
+        warned = true;
+    }
+}
+
+int plan_check_way_back(struct planning *p)
+{
+    const struct tensor_info **infos = xreallocarray(NULL, p->plan->n_tensors, sizeof *infos);
+    struct recognition back;
+
+    for (uint32_t i = 0; i < p->plan->n_tensors; i++)
+        infos[i] = &p->plan->tensors[i].info;
+    struct recognise_input input = {.layouts = &p->layouts,
+                                    .architecture = p->architecture,
+                                    .config = &p->checkpoint->config,
+                                    .tensors = infos,
+                                    .n_tensors = p->plan->n_tensors};
+    recognise(&input, &back);
+    compare_way_back(p, &back);
+    recognition_free(&back);
+    free(infos);
+    return p->err->text ? -1 : 0;
+}

@@ -1,0 +1,36 @@
+/* What plan_build() works with: shared by its parts (plan.c, plan_check.c). */
+#ifndef MOEFS_LAYOUT_PLANNING_H
+#define MOEFS_LAYOUT_PLANNING_H
+
+#include "compile.h"
+#include "plan.h"
+#include "recognise.h"
+
+struct planning {
+    const struct checkpoint *checkpoint;
+    const struct plan_options *options;
+    const char *to, *from;
+    struct layouts layouts;
+    const struct architecture *architecture;
+    struct recognition recognition;
+    struct compile_target *targets; /* for each group */
+    bool *passes;                   /* for each tensor: it is there unchanged, under its own name */
+    struct compile_output output;
+    struct plan *plan;
+    struct error *err;
+};
+
+/* config.json's model_type, for messages. */
+const char *planning_model_type(const struct planning *p);
+
+/* Whether `to` leaves the block as it is, whatever that is. */
+bool planning_leaves(const struct planning *p, const char *block);
+
+/* Everything that refuses a checkpoint before anything is compiled, all reasons at once. */
+int plan_check_groups(struct planning *p);
+
+/* Recognises the planned names and shapes again: what would be read as something else is said now, and what
+ * could not be read at all is refused. */
+int plan_check_way_back(struct planning *p);
+
+#endif

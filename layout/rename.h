@@ -1,0 +1,20 @@
+/* Renaming of tensors that are in no group: a layout's pairs of templates. */
+#ifndef MOEFS_LAYOUT_RENAME_H
+#define MOEFS_LAYOUT_RENAME_H
+
+#include "error.h"
+#include "layouts.h"
+
+/* The rules of one layout, compiled. NULL where it has none. */
+struct renames;
+
+/* Compiles layout.rename. In a pair both templates have the same holes: {block} is any text, any other hole a
+ * decimal integer. -1 with *err set where they differ or a brace is not closed. */
+int renames_compile(const struct layout *layout, struct renames **renames, struct error *err);
+void renames_free(struct renames *renames);
+
+/* The name by the first pair that fits, in the arena; the name itself where none does. renames may be NULL.
+ */
+const char *renames_apply(const struct renames *renames, const char *name, struct arena *arena);
+
+#endif
