@@ -7,6 +7,7 @@
 #include "messages.h"
 #include "mount_point.h"
 #include "options.h"
+#include "passthrough.h"
 #include "reader.h"
 #include "session.h"
 #include "source_fault.h"
@@ -149,6 +150,8 @@ static int prepare(struct mount *mount, struct error *err)
 {
     bool nonempty;
 
+    if (mount->options.passthrough && passthrough_check(err) < 0)
+        return -1;
     if (directory_open(mount->options.operands[0], &mount->options.directory, &mount->directory, err) < 0)
         return -1;
     mount->has_directory = true;
@@ -183,6 +186,8 @@ static struct source *open_source(struct mount *mount, struct error *err)
     const char *fault = getenv(FAULT_VARIABLE);
     struct source *files = directory_source(&mount->directory, err);
 
+    if (files && mount->options.drop_source_cache)
+        source_files_drop_cache(files);
     if (!files || !fault || !*fault)
         return files;
     log_line(LOG_LEVEL_WARNING, FAULT_VARIABLE " is set: reads will fail as it says");
@@ -198,6 +203,10 @@ static int serve(struct mount *mount, struct error *err)
     struct session *session = NULL;
     int result = -1;
     struct source *source = open_source(mount, err);
+    const struct session_options options = {.fuse = mount->fuse_options,
+                                            .read_ahead = mount->options.read_ahead,
+                                            .passthrough =
+                                                mount->options.passthrough ? mount->directory.n_files : 0};
 
     if (!source)
         goto out;
@@ -206,7 +215,7 @@ static int serve(struct mount *mount, struct error *err)
         error_set(err, "not enough memory for a cache of %zu bytes", mount->options.cache_size);
         goto out;
     }
-    session = session_new(&mount->tree, reader, source, mount->fuse_options, err);
+    session = session_new(&mount->plan, &mount->tree, reader, source, &options, err);
     if (!session || session_mount(session, mount->mount_point, err) < 0)
         goto out;
     result = session_serve(session, become_ready, mount, err);

@@ -1,6 +1,7 @@
 #include "operations.h"
 
 #include "log.h"
+#include "passthrough.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -49,6 +50,14 @@ static void operation_init(void *data, struct fuse_conn_info *connection)
 {
     struct served *served = data;
 
+    if (served->passthrough && !passthrough_negotiate(connection)) {
+        served->refuse(served->context,
+                       "--passthrough: this kernel does not offer it (Linux 6.9 and later do)");
+        return;
+    }
+    /* the kernel takes the smaller of this and what the device has, which ready() raises */
+    if (served->read_ahead > connection->max_readahead)
+        connection->max_readahead = served->read_ahead;
     connection->max_background = MAX_BACKGROUND;
     connection->congestion_threshold = CONGESTION_THRESHOLD;
     /* Lets the kernel make file handles that outlive its caches: lookups of "." and ".." work here. */
@@ -91,9 +100,20 @@ static void operation_getattr(fuse_req_t request, fuse_ino_t number, struct fuse
         fuse_reply_attr(request, &inode->stat, FOREVER);
 }
 
+/* The number of the source's file that this one is, byte for byte. */
+static bool source_file_of(const struct served *served, const struct tree_inode *inode, uint32_t *file)
+{
+    *file = inode->file;
+    if (inode->kind == TREE_PLANNED)
+        *file = served->plan->files[inode->file].verbatim_shard;
+    return inode->kind == TREE_PASSED || (inode->kind == TREE_PLANNED && *file != PLAN_NO_SHARD);
+}
+
 static void operation_open(fuse_req_t request, fuse_ino_t number, struct fuse_file_info *info)
 {
+    const struct served *served = request_served(request);
     const struct tree_inode *inode = request_inode(request, number);
+    uint32_t file;
 
     if (!inode)
         return;
@@ -103,6 +123,8 @@ static void operation_open(fuse_req_t request, fuse_ino_t number, struct fuse_fi
     }
     info->keep_cache = 1;
     info->noflush = 1;
+    if (served->passthrough && source_file_of(served, inode, &file))
+        passthrough_open(served->passthrough, request, served->source, file, info);
     fuse_reply_open(request, info);
 }
 

@@ -16,7 +16,12 @@ struct served {
     const struct tree *tree;
     struct reader *reader;
     struct source *source;
-    void (*ready)(void *context); /* called once, when the kernel's first request has been understood */
+    const struct plan *plan;
+    unsigned read_ahead;             /* bytes; 0: the kernel's own */
+    struct passthrough *passthrough; /* NULL: not asked for */
+    void (*ready)(void *context);    /* called once, before the kernel's first request is answered */
+    void (*refuse)(void *context,
+                   const char *why); /* instead of ready: the kernel cannot do what was asked for */
     void *context;
 };
 

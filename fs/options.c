@@ -2,6 +2,7 @@
 
 #include "layout/checked.h"
 #include "layout/memory.h"
+#include "read_ahead.h"
 #include "reader.h"
 
 #include <getopt.h>
@@ -23,6 +24,9 @@ enum option_code {
     OPTION_FP8,
     OPTION_MAX_SHARD_SIZE,
     OPTION_EXPLAIN,
+    OPTION_READ_AHEAD,
+    OPTION_PASSTHROUGH,
+    OPTION_SOURCE_CACHE,
     OPTION_HELP = 'h'
 };
 
@@ -52,6 +56,14 @@ static const struct option_row option_rows[] = {
      "follow links that leave SRC and its Hugging Face cache"},
     {OPTION_CACHE_SIZE, OPTIONS_MOUNT, "cache-size", "SIZE",
      "memory for computed blocks: 64M, 1G; default 256M"},
+    {OPTION_SOURCE_CACHE, OPTIONS_MOUNT, "source-cache", "keep|drop",
+     "whether the page cache keeps the source beside the mount; default keep"},
+    {OPTION_READ_AHEAD, OPTIONS_MOUNT, "read-ahead", "SIZE",
+     "how far the kernel reads ahead, where moefs may set it (root);\n"
+     "default 1M, 0 leaves it alone"},
+    {OPTION_PASSTHROUGH, OPTIONS_MOUNT, "passthrough", NULL,
+     "the kernel reads unchanged files from SRC by itself: native speed,\n"
+     "no check for a changed source; needs root, Linux 6.9, libfuse 3.17"},
     {OPTION_FOREGROUND, OPTIONS_MOUNT, "foreground", NULL, "stay in the foreground and log to stderr"},
     {OPTION_LOG_FILE, OPTIONS_MOUNT, "log-file", "FILE", "append the daemon's log to FILE; default syslog"},
     {OPTION_FUSE, OPTIONS_MOUNT, NULL, "OPTIONS", "mount options, e.g. allow_other, nonempty"},
@@ -147,6 +159,25 @@ static int set_cache_size(const struct options_command *command, const char *tex
     return 0;
 }
 
+static int set_read_ahead(const struct options_command *command, const char *text, struct options *options,
+                          struct error *err)
+{
+    if (!options_parse_size(text, &options->read_ahead))
+        return error_set(err, "%s: --read-ahead %s: not a size (examples: 1M, 512K, 0)", command->name, text);
+    if (options->read_ahead > READ_AHEAD_MAX || options->read_ahead % 1024 != 0)
+        return error_set(err, "%s: --read-ahead %s: whole KiB, at most 1G", command->name, text);
+    return 0;
+}
+
+static int set_source_cache(const struct options_command *command, const char *text, struct options *options,
+                            struct error *err)
+{
+    options->drop_source_cache = strcmp(text, "drop") == 0;
+    if (!options->drop_source_cache && strcmp(text, "keep") != 0)
+        return error_set(err, "%s: --source-cache %s: keep or drop", command->name, text);
+    return 0;
+}
+
 static void add_exclude(struct options *options, const char *glob)
 {
     size_t n = 0;
@@ -198,6 +229,13 @@ static int set_option(const struct options_command *command, int code, struct op
         return 0;
     case OPTION_CACHE_SIZE:
         return set_cache_size(command, optarg, options, err);
+    case OPTION_SOURCE_CACHE:
+        return set_source_cache(command, optarg, options, err);
+    case OPTION_READ_AHEAD:
+        return set_read_ahead(command, optarg, options, err);
+    case OPTION_PASSTHROUGH:
+        options->passthrough = true;
+        return 0;
     case OPTION_FOREGROUND:
         options->foreground = true;
         return 0;
@@ -263,7 +301,7 @@ enum options_result options_parse(const struct options_command *command, int arg
     char shorts[2 * N_ROWS + 2];
     int code;
 
-    *options = (struct options){.cache_size = READER_CACHE_DEFAULT};
+    *options = (struct options){.cache_size = READER_CACHE_DEFAULT, .read_ahead = READ_AHEAD_DEFAULT};
     make_tables(command, longs, shorts);
     opterr = 0;
     optind = 0;

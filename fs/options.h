@@ -13,7 +13,7 @@
 enum option_set {
     OPTIONS_PLAN =
         1, /* what changes the plan: --to --from --fp8 --max-shard-size --exclude --follow-symlinks */
-    OPTIONS_MOUNT = 2, /* --cache-size --foreground --log-file -o */
+    OPTIONS_MOUNT = 2, /* --cache-size --source-cache --read-ahead --passthrough --foreground --log-file -o */
     OPTIONS_JSON = 4,  /* how the plan is printed: --json --explain */
     OPTIONS_LAZY = 8
 };
@@ -31,6 +31,9 @@ struct options {
     struct plan_options plan;
     struct directory_options directory;
     size_t cache_size; /* bytes */
+    size_t read_ahead; /* bytes; 0: left alone */
+    bool passthrough;
+    bool drop_source_cache;
     bool foreground;
     const char *log_file; /* or NULL */
     char *fuse;           /* what all -o say, joined by commas, or NULL */

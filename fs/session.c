@@ -4,6 +4,8 @@
 #include "log.h"
 #include "mounts.h"
 #include "operations.h"
+#include "passthrough.h"
+#include "read_ahead.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -22,6 +24,8 @@ struct session {
     struct fuse_session *fuse;
     char *mount_point; /* NULL: the mount is the caller's (/dev/fd/N) */
     unsigned major, minor;
+    size_t read_ahead;
+    const char *refusal; /* why the kernel's first request was not accepted; set before the loop ends */
     void (*ready)(void *context);
     void *context;
     atomic_bool was_ready;
@@ -81,23 +85,45 @@ static void session_became_ready(void *context)
 {
     struct session *session = context;
 
+    if (session->read_ahead > 0 && session->mount_point)
+        read_ahead_set(session->major, session->minor, session->read_ahead);
     capture(false);
     atomic_store(&session->was_ready, true);
     session->ready(session->context);
 }
 
-struct session *session_new(const struct tree *tree, struct reader *reader, struct source *source,
-                            const char *options, struct error *err)
+static void session_refuse(void *context, const char *why)
+{
+    struct session *session = context;
+
+    session->refusal = why;
+    fuse_session_exit(session->fuse);
+}
+
+struct session *session_new(const struct plan *plan, const struct tree *tree, struct reader *reader,
+                            struct source *source, const struct session_options *options, struct error *err)
 {
     struct session *session = xcalloc(1, sizeof *session);
     struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 
-    session->served = (struct served){
-        .tree = tree, .reader = reader, .source = source, .ready = session_became_ready, .context = session};
+    session->read_ahead = options->read_ahead;
+    session->served = (struct served){.plan = plan,
+                                      .tree = tree,
+                                      .reader = reader,
+                                      .source = source,
+                                      .read_ahead = (unsigned)options->read_ahead,
+                                      .ready = session_became_ready,
+                                      .refuse = session_refuse,
+                                      .context = session};
+    if (options->passthrough > 0) {
+        session->served.passthrough = passthrough_new(options->passthrough);
+        if (!session->served.passthrough)
+            memory_exhausted();
+    }
     fuse_set_log_func(take_message);
     capture(true);
     if (fuse_opt_add_arg(&args, "moefs") < 0 || fuse_opt_add_arg(&args, "-o") < 0 ||
-        fuse_opt_add_arg(&args, options) < 0)
+        fuse_opt_add_arg(&args, options->fuse) < 0)
         memory_exhausted();
     session->fuse = fuse_session_new(&args, &operations, sizeof operations, &session->served);
     fuse_opt_free_args(&args);
@@ -246,6 +272,8 @@ int session_serve(struct session *session, void (*ready)(void *context), void *c
     pthread_join(session->signal_thread, NULL);
     if (session->mount_point)
         session_detach(session); /* an aborted connection leaves a dead mount */
+    if (session->refusal)
+        return error_set(err, "%s", session->refusal);
     if (!atomic_load(&session->was_ready))
         return fail(err, session->signalled ? "ended by a signal before the mount was ready"
                                             : "the kernel ended the mount before it was ready");
@@ -268,6 +296,7 @@ void session_free(struct session *session)
         fuse_session_unmount(session->fuse);
         fuse_session_destroy(session->fuse);
     }
+    passthrough_free(session->served.passthrough);
     free(session->mount_point);
     free(session);
 }

@@ -13,10 +13,16 @@
 
 struct session;
 
-/* options: the text of fuse's -o. tree, reader and source must outlive the session. NULL with *err set. One
- * session a process: libfuse's messages have no context. */
-struct session *session_new(const struct tree *tree, struct reader *reader, struct source *source,
-                            const char *options, struct error *err);
+struct session_options {
+    const char *fuse;     /* the text of fuse's -o */
+    size_t read_ahead;    /* bytes, at most READ_AHEAD_MAX; 0: left alone */
+    uint32_t passthrough; /* the number of source files that the kernel may read by itself; 0: none */
+};
+
+/* plan, tree, reader and source must outlive the session. NULL with *err set. One session a process:
+ * libfuse's messages have no context. */
+struct session *session_new(const struct plan *plan, const struct tree *tree, struct reader *reader,
+                            struct source *source, const struct session_options *options, struct error *err);
 
 /* mount_point: a path that mounts_resolve() gave, or "/dev/fd/N" of a /dev/fuse that the caller has mounted.
  * Blocks the three signals in the calling thread: they are acted on once serving. -1 with *err set. */

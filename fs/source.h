@@ -15,6 +15,9 @@ struct source_ops {
     int (*pread)(struct source *source, uint32_t file, uint64_t offset, void *buffer, size_t length);
     /* What file number `file` is called, for messages; NULL where it has no name. The source's. */
     const char *(*name)(struct source *source, uint32_t file);
+    /* A descriptor of file number `file` whose bytes are what pread gives, for a caller that hands it to the
+     * kernel. -1, or no function: reads have to come through here. The source's. */
+    int (*descriptor)(struct source *source, uint32_t file);
     void (*close)(struct source *source);
 };
 
@@ -32,6 +35,11 @@ static inline int source_pread(struct source *source, uint32_t file, uint64_t of
 static inline const char *source_name(struct source *source, uint32_t file)
 {
     return source->ops->name ? source->ops->name(source, file) : NULL;
+}
+
+static inline int source_descriptor(struct source *source, uint32_t file)
+{
+    return source->ops->descriptor ? source->ops->descriptor(source, file) : -1;
 }
 
 static inline void source_close(struct source *source)

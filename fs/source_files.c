@@ -2,11 +2,13 @@
 #include "log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -14,11 +16,19 @@
 #define PREAD_MAX ((size_t)1 << 30)
 #define HEAD_CHUNK ((size_t)64 << 10)
 
+#ifndef RWF_DONTCACHE
+#define RWF_DONTCACHE 0x80 /* Linux 6.14; libc's headers may be older */
+#endif
+
+/* What becomes of the page cache's copy of what was read. */
+enum cache_mode { CACHE_KEEP, CACHE_DONTCACHE, CACHE_DROP_BEHIND };
+
 struct held_file {
     struct source_file opened;
     pthread_mutex_t lock; /* guards the next two; never held during I/O */
     struct timespec ctime;
     nlink_t nlink;
+    _Atomic enum cache_mode cache;
     atomic_bool logged_change, logged_link, logged_error;
 };
 
@@ -33,13 +43,39 @@ static bool same_time(struct timespec a, struct timespec b)
     return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
 }
 
+/* The range's last page may be shared with the next read, its first one with the last: that one goes too. */
+static void drop_behind(int fd, uint64_t offset, size_t length)
+{
+    const uint64_t begin = offset - offset % (uint64_t)sysconf(_SC_PAGESIZE);
+
+    posix_fadvise(fd, (off_t)begin, (off_t)(offset + length - begin), POSIX_FADV_DONTNEED);
+}
+
+static ssize_t read_some(struct held_file *file, uint64_t offset, void *buffer, size_t length)
+{
+    const int fd = file->opened.fd;
+    const enum cache_mode mode = atomic_load_explicit(&file->cache, memory_order_relaxed);
+    const struct iovec to = {.iov_base = buffer, .iov_len = length};
+
+    if (mode == CACHE_DONTCACHE) {
+        ssize_t n = preadv2(fd, &to, 1, (off_t)offset, RWF_DONTCACHE);
+        if (n >= 0 || errno != EOPNOTSUPP)
+            return n;
+        atomic_store(&file->cache, CACHE_DROP_BEHIND);
+    }
+    ssize_t n = pread(fd, buffer, length, (off_t)offset);
+    if (n > 0 && mode != CACHE_KEEP)
+        drop_behind(fd, offset, (size_t)n);
+    return n;
+}
+
 /* Not logged here: a file that was cut is reported as changed. An early end is EIO. */
-static int read_exact(const struct held_file *file, uint64_t offset, void *buffer, size_t length)
+static int read_exact(struct held_file *file, uint64_t offset, void *buffer, size_t length)
 {
     char *to = buffer;
 
     while (length > 0) {
-        ssize_t n = pread(file->opened.fd, to, length < PREAD_MAX ? length : PREAD_MAX, (off_t)offset);
+        ssize_t n = read_some(file, offset, to, length < PREAD_MAX ? length : PREAD_MAX);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
@@ -164,6 +200,13 @@ static const char *files_name(struct source *source, uint32_t number)
     return number < files->n ? files->files[number].opened.path : NULL;
 }
 
+static int files_descriptor(struct source *source, uint32_t number)
+{
+    const struct source_files *files = (const struct source_files *)source;
+
+    return number < files->n ? files->files[number].opened.fd : -1;
+}
+
 static void files_close(struct source *source)
 {
     struct source_files *files = (struct source_files *)source;
@@ -175,7 +218,16 @@ static void files_close(struct source *source)
     free(files);
 }
 
-static const struct source_ops files_ops = {.pread = files_pread, .name = files_name, .close = files_close};
+static const struct source_ops files_ops = {
+    .pread = files_pread, .name = files_name, .descriptor = files_descriptor, .close = files_close};
+
+void source_files_drop_cache(struct source *source)
+{
+    struct source_files *files = (struct source_files *)source;
+
+    for (uint32_t i = 0; i < files->n; i++)
+        atomic_store(&files->files[i].cache, CACHE_DONTCACHE);
+}
 
 struct source *source_files_open(const struct source_file *opened, uint32_t n)
 {

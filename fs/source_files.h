@@ -1,7 +1,8 @@
 /* The source that reads a directory's files: descriptors opened at mount and held, and checked for change.
  *
- * The rule (docs/design.md): size or mtime changed: EIO. ctime alone changed (a hard link, chmod, rename over, unlink:
- * the held bytes are still right): one log line, the header is read and compared again, and reading goes on. */
+ * The rule (docs/design.md): size or mtime changed: EIO. ctime alone changed (a hard link, chmod, rename
+ * over, unlink: the held bytes are still right): one log line, the header is read and compared again, and
+ * reading goes on. */
 #ifndef MOEFS_FS_SOURCE_FILES_H
 #define MOEFS_FS_SOURCE_FILES_H
 
@@ -14,11 +15,18 @@ struct source_file {
     int fd;           /* owned by the source from then on */
     const char *path; /* for log lines; must outlive the source */
     struct stat stat; /* as it was when the file was checked */
-    uint64_t head_length; /* bytes at the beginning whose digest is compared when ctime alone changed; 0: none */
+    uint64_t
+        head_length; /* bytes at the beginning whose digest is compared when ctime alone changed; 0: none */
     uint64_t head_digest; /* XXH3-64 of them */
 };
 
-/* Takes n files (the array is copied). NULL when memory is short; the descriptors are then still the caller's. */
+/* Takes n files (the array is copied). NULL when memory is short; the descriptors are then still the
+ * caller's. */
 struct source *source_files_open(const struct source_file *files, uint32_t n);
+
+/* From now on the page cache does not keep what is read here: for a reader whose own pages are cached. By
+ * RWF_DONTCACHE, which leaves alone what was cached before; where kernel or file system lack it, by dropping
+ * each range behind the reader. Before the first read of another thread. */
+void source_files_drop_cache(struct source *source);
 
 #endif
