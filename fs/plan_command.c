@@ -39,31 +39,13 @@ struct piece {
 
 typedef void piece_visitor(const struct view *view, const struct piece *piece, void *context);
 
-/* The tensor that holds byte `offset` of a shard's file. */
-static const struct tensor *find_source_tensor(const struct checkpoint *checkpoint, uint32_t shard,
-                                               uint64_t offset)
-{
-    const struct tensor *first = &checkpoint->tensors[checkpoint->shards[shard].first_tensor];
-    size_t low = 0, high = checkpoint->shards[shard].n_tensors;
-
-    /* the last tensor that begins at or before the offset; empty ones begin where the next one does */
-    while (low + 1 < high) {
-        size_t middle = (low + high) / 2;
-        if (first[middle].offset <= offset)
-            low = middle;
-        else
-            high = middle;
-    }
-    return &first[low];
-}
-
 static void visit_copy(const struct view *view, const struct extent *extent, piece_visitor *visit,
                        void *context)
 {
     uint64_t offset = extent->source, end = extent->source + extent->length;
 
     while (offset < end) {
-        const struct tensor *tensor = find_source_tensor(view->checkpoint, extent->shard, offset);
+        const struct tensor *tensor = checkpoint_find_tensor(view->checkpoint, extent->shard, offset);
         uint64_t stop = tensor->offset + tensor->length;
         struct piece piece = {tensor, offset, (stop < end ? stop : end) - offset};
         visit(view, &piece, context);
@@ -76,7 +58,8 @@ static void visit_gather(const struct view *view, const struct gather *gather, p
 {
     for (uint32_t b = 0; b < gather->n_boxes; b++) {
         const struct gather_box *box = &view->plan->boxes[gather->first_box + b];
-        struct piece piece = {find_source_tensor(view->checkpoint, box->shard, box->source), box->source, 0};
+        struct piece piece = {checkpoint_find_tensor(view->checkpoint, box->shard, box->source), box->source,
+                              0};
         visit(view, &piece, context);
     }
 }

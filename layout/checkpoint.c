@@ -244,6 +244,23 @@ int checkpoint_settle(struct checkpoint *checkpoint, const struct index *index, 
     return failed;
 }
 
+const struct tensor *checkpoint_find_tensor(const struct checkpoint *checkpoint, uint32_t shard,
+                                            uint64_t offset)
+{
+    const struct tensor *first = &checkpoint->tensors[checkpoint->shards[shard].first_tensor];
+    size_t low = 0, high = checkpoint->shards[shard].n_tensors;
+
+    /* the last tensor that begins at or before the offset: empty ones begin where the next one does */
+    while (low + 1 < high) {
+        size_t middle = (low + high) / 2;
+        if (first[middle].offset <= offset)
+            low = middle;
+        else
+            high = middle;
+    }
+    return &first[low];
+}
+
 void checkpoint_free(struct checkpoint *checkpoint)
 {
     arena_free(&checkpoint->arena);

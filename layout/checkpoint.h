@@ -57,6 +57,11 @@ void checkpoint_add_shard(struct checkpoint *checkpoint, const char *name, uint6
 int checkpoint_settle(struct checkpoint *checkpoint, const struct index *index, struct notes *notes,
                       struct error *err);
 
+/* The tensor that holds byte `offset` of a shard's file; offset must lie behind the header and the shard must
+ * have tensors. O(log n). */
+const struct tensor *checkpoint_find_tensor(const struct checkpoint *checkpoint, uint32_t shard,
+                                            uint64_t offset);
+
 void checkpoint_free(struct checkpoint *checkpoint);
 
 #endif

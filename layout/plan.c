@@ -119,6 +119,30 @@ static int compile_all(struct planning *p)
     return p->err->text ? -1 : 0;
 }
 
+static bool same_info(const struct tensor_info *a, const struct tensor_info *b)
+{
+    return a->dtype == b->dtype && a->n_dims == b->n_dims && strcmp(a->name, b->name) == 0 &&
+           memcmp(a->shape, b->shape, a->n_dims * sizeof *a->shape) == 0;
+}
+
+/* A conversion leaves some tensors as they are (down_proj, from merged to stacked): these pass through, and a
+ * shard that holds nothing else stays the source's file. */
+static void pass_unchanged(struct planning *p)
+{
+    for (uint32_t t = 0; t < utarray_len(p->output.tensors); t++) {
+        struct planned_tensor *planned = array_at(p->output.tensors, t);
+        const struct extent *extent = array_at(p->output.extents, planned->first_extent);
+        if (planned->group == UINT32_MAX || planned->n_extents != 1 || extent->gather != PLAN_NO_GATHER)
+            continue;
+        const struct tensor *tensor = checkpoint_find_tensor(p->checkpoint, extent->shard, extent->source);
+        if (tensor->offset != extent->source || !same_info(&planned->info, &tensor->info))
+            continue;
+        planned->group = UINT32_MAX;
+        planned->offset = tensor->offset;
+        p->passes[tensor - p->checkpoint->tensors] = true;
+    }
+}
+
 static void take_extents(struct planning *p)
 {
     struct plan *plan = p->plan;
@@ -253,6 +277,7 @@ static int run(struct planning *p)
         return -1;
     if (compile_all(p) < 0)
         return -1;
+    pass_unchanged(p);
     take_extents(p);
     if (placement_build(checkpoint, p->options, &p->output, p->passes, p->plan, p->err) < 0)
         return -1;

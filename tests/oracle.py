@@ -80,7 +80,7 @@ def convert(checkpoint, to, layouts=None):
     """The mount of checkpoint with --to `to`. layouts: block name -> layout it is made, instead of the rule."""
     home = {t: f for f, names in checkpoint.shards.items() for t in names}
     shards = {f: {t: checkpoint.tensors[t] for t in names} for f, names in checkpoint.shards.items()}
-    changed, converted = set(), []
+    converted = []
     for block in checkpoint.blocks:
         wanted = (layouts or {}).get(block.name) or wanted_layouts(checkpoint.model_type, block.name, to)
         if wanted is None or block.layout in wanted:
@@ -90,13 +90,19 @@ def convert(checkpoint, to, layouts=None):
         for proj in PROJS:
             for e in range(block.experts):
                 name = expert_name(block.name, block.layout, proj, e)
-                changed.add(home[name])
                 shards[home[name]].pop(name, None)
         for name, (tensor, first) in lay_out(block, wanted[0], experts).items():
             shard = home[expert_name(block.name, block.layout, *first)]
-            changed.add(shard)
             shards[shard][name] = tensor.contiguous().clone()
+    changed = {f for f, names in checkpoint.shards.items()
+               if set(shards[f]) != set(names) or any(not same(shards[f][t], checkpoint.tensors[t]) for t in names)}
     return arrange(checkpoint, shards, changed, converted)
+
+
+def same(a, b):
+    """The same shape, dtype and bytes: NaNs are equal to themselves here."""
+    return (a.shape == b.shape and a.dtype == b.dtype
+            and torch.equal(a.contiguous().reshape(-1).view(torch.uint8), b.contiguous().reshape(-1).view(torch.uint8)))
 
 
 def arrange(checkpoint, shards, changed, converted):
