@@ -1,5 +1,5 @@
-/* One function per subcommand, one file each. argv[0] is the subcommand's name. They print their own results to
- * stdout; a failure is returned in *err and printed by main. The result is the exit status. */
+/* One function per subcommand, one file each. argv[0] is the subcommand's name. They print their own results
+ * to stdout; a failure is returned in *err and printed by main. The result is the exit status. */
 #ifndef MOEFS_FS_COMMANDS_H
 #define MOEFS_FS_COMMANDS_H
 

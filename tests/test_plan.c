@@ -269,8 +269,7 @@ static void layout_names_are_checked(void **state)
         {"orignal", "did you mean original?"},
         {"v6", "did you mean v5?"},
         {"", "unknown layout"},
-        {"something-else-entirely",
-         "unknown layout. Known: per-expert, merged, stacked, in-out, "},
+        {"something-else-entirely", "unknown layout. Known: per-expert, merged, stacked, in-out, "},
     };
     struct layouts layouts;
     struct error err = {0};
