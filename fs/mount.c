@@ -186,8 +186,11 @@ static struct source *open_source(struct mount *mount, struct error *err)
     const char *fault = getenv(FAULT_VARIABLE);
     struct source *files = directory_source(&mount->directory, err);
 
-    if (files && mount->options.drop_source_cache)
-        source_files_drop_cache(files);
+    if (files && mount->options.drop_source_cache && source_files_drop_cache(files) < 0) {
+        error_set(err, "out of memory");
+        source_close(files);
+        return NULL;
+    }
     if (!files || !fault || !*fault)
         return files;
     log_line(LOG_LEVEL_WARNING, FAULT_VARIABLE " is set: reads will fail as it says");

@@ -8,7 +8,6 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -16,19 +15,18 @@
 #define PREAD_MAX ((size_t)1 << 30)
 #define HEAD_CHUNK ((size_t)64 << 10)
 
-#ifndef RWF_DONTCACHE
-#define RWF_DONTCACHE 0x80 /* Linux 6.14; libc's headers may be older */
-#endif
-
-/* What becomes of the page cache's copy of what was read. */
-enum cache_mode { CACHE_KEEP, CACHE_DONTCACHE, CACHE_DROP_BEHIND };
+/* The page cache is dropped in windows, not behind each read: the kernel keeps a folio of which it is told to
+ * drop only a part, and RWF_DONTCACHE halves the speed (docs/performance.md). */
+#define WINDOW ((uint64_t)32 << 20)
+#define FOLIO_MAX ((uint64_t)2 << 20)
 
 struct held_file {
     struct source_file opened;
     pthread_mutex_t lock; /* guards the next two; never held during I/O */
     struct timespec ctime;
     nlink_t nlink;
-    _Atomic enum cache_mode cache;
+    atomic_uint
+        *windows; /* bytes read from each window since it was dropped; NULL: the page cache keeps them */
     atomic_bool logged_change, logged_link, logged_error;
 };
 
@@ -43,43 +41,46 @@ static bool same_time(struct timespec a, struct timespec b)
     return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
 }
 
-/* The range's last page may be shared with the next read, its first one with the last: that one goes too. */
-static void drop_behind(int fd, uint64_t offset, size_t length)
+/* The window's first folio may begin in the one before. */
+static void drop_window(const struct held_file *file, uint64_t window)
 {
-    const uint64_t begin = offset - offset % (uint64_t)sysconf(_SC_PAGESIZE);
+    const uint64_t begin = window * WINDOW, before = begin < FOLIO_MAX ? begin : FOLIO_MAX;
 
-    posix_fadvise(fd, (off_t)begin, (off_t)(offset + length - begin), POSIX_FADV_DONTNEED);
+    posix_fadvise(file->opened.fd, (off_t)(begin - before), (off_t)(before + WINDOW), POSIX_FADV_DONTNEED);
 }
 
-static ssize_t read_some(struct held_file *file, uint64_t offset, void *buffer, size_t length)
+static void drop_behind(const struct held_file *file, uint64_t offset, uint64_t length)
 {
-    const int fd = file->opened.fd;
-    const enum cache_mode mode = atomic_load_explicit(&file->cache, memory_order_relaxed);
-    const struct iovec to = {.iov_base = buffer, .iov_len = length};
+    const uint64_t size = (uint64_t)file->opened.stat.st_size;
+    const uint64_t head = file->opened.head_length; /* nobody reads it again */
 
-    if (mode == CACHE_DONTCACHE) {
-        ssize_t n = preadv2(fd, &to, 1, (off_t)offset, RWF_DONTCACHE);
-        if (n >= 0 || errno != EOPNOTSUPP)
-            return n;
-        atomic_store(&file->cache, CACHE_DROP_BEHIND);
+    while (length > 0 && offset < size) {
+        const uint64_t window = offset / WINDOW, end = (window + 1) * WINDOW;
+        const uint64_t begin = window * WINDOW > head ? window * WINDOW : head;
+        const uint64_t all = (end < size ? end : size) - begin;
+        const uint64_t n = length < end - offset ? length : end - offset;
+        if (atomic_fetch_add(&file->windows[window], (unsigned)n) + n >= all) {
+            atomic_store(&file->windows[window], 0);
+            drop_window(file, window);
+        }
+        offset += n;
+        length -= n;
     }
-    ssize_t n = pread(fd, buffer, length, (off_t)offset);
-    if (n > 0 && mode != CACHE_KEEP)
-        drop_behind(fd, offset, (size_t)n);
-    return n;
 }
 
 /* Not logged here: a file that was cut is reported as changed. An early end is EIO. */
-static int read_exact(struct held_file *file, uint64_t offset, void *buffer, size_t length)
+static int read_exact(const struct held_file *file, uint64_t offset, void *buffer, size_t length)
 {
     char *to = buffer;
 
     while (length > 0) {
-        ssize_t n = read_some(file, offset, to, length < PREAD_MAX ? length : PREAD_MAX);
+        ssize_t n = pread(file->opened.fd, to, length < PREAD_MAX ? length : PREAD_MAX, (off_t)offset);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
             return n < 0 ? errno : EIO;
+        if (file->windows)
+            drop_behind(file, offset, (uint64_t)n);
         to += n;
         offset += (uint64_t)n;
         length -= (size_t)n;
@@ -214,6 +215,7 @@ static void files_close(struct source *source)
     for (uint32_t i = 0; i < files->n; i++) {
         close(files->files[i].opened.fd);
         pthread_mutex_destroy(&files->files[i].lock);
+        free(files->files[i].windows);
     }
     free(files);
 }
@@ -221,12 +223,17 @@ static void files_close(struct source *source)
 static const struct source_ops files_ops = {
     .pread = files_pread, .name = files_name, .descriptor = files_descriptor, .close = files_close};
 
-void source_files_drop_cache(struct source *source)
+int source_files_drop_cache(struct source *source)
 {
     struct source_files *files = (struct source_files *)source;
 
-    for (uint32_t i = 0; i < files->n; i++)
-        atomic_store(&files->files[i].cache, CACHE_DONTCACHE);
+    for (uint32_t i = 0; i < files->n; i++) {
+        const uint64_t size = (uint64_t)files->files[i].opened.stat.st_size;
+        files->files[i].windows = calloc(size / WINDOW + 1, sizeof *files->files[i].windows);
+        if (!files->files[i].windows)
+            return -1;
+    }
+    return 0;
 }
 
 struct source *source_files_open(const struct source_file *opened, uint32_t n)

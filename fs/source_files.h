@@ -24,9 +24,9 @@ struct source_file {
  * caller's. */
 struct source *source_files_open(const struct source_file *files, uint32_t n);
 
-/* From now on the page cache does not keep what is read here: for a reader whose own pages are cached. By
- * RWF_DONTCACHE, which leaves alone what was cached before; where kernel or file system lack it, by dropping
- * each range behind the reader. Before the first read of another thread. */
-void source_files_drop_cache(struct source *source);
+/* From now on the page cache does not keep what is read here: for a reader whose own pages are cached. A part
+ * of a file is dropped, whoever had brought it in, once as many bytes have been read from it as it has. To be
+ * called before the first read. -1: memory is short. */
+int source_files_drop_cache(struct source *source);
 
 #endif
