@@ -8,7 +8,8 @@ _moefs() {
     --to | --from) words=$layouts ;;
     --layout) words=${layouts#v5 original } ;;
     --like) words='qwen3-30b-a3b qwen3-vl-30b-a3b' ;;
-    --cache-size | --exclude | --layers | --experts | --hidden | --intermediate | --shards | --seed | -o) return ;;
+    --source-cache) words='keep drop' ;;
+    --cache-size | --read-ahead | --exclude | --layers | --experts | --hidden | --intermediate | --shards | --seed | -o) return ;;
     esac
     if [[ $previous == --log-file ]]; then
         compopt -o filenames
@@ -18,7 +19,7 @@ _moefs() {
     if [[ -z $words ]]; then
         case $COMP_CWORD,${COMP_WORDS[1]} in
         1,*) words='mount umount plan sample layouts --help --version' ;;
-        *,mount) words='--to --from --cache-size --follow-symlinks --exclude --foreground --log-file -o --help' ;;
+        *,mount) words='--to --from --cache-size --read-ahead --source-cache --passthrough --follow-symlinks --exclude --foreground --log-file -o --help' ;;
         *,umount) words='--lazy --help' ;;
         *,plan) words='--to --from --follow-symlinks --exclude --json --help' ;;
         *,sample)
