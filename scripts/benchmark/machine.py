@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -83,11 +84,9 @@ def process_status(pid, field):
 
 
 def process_read(pid):
-    """Bytes that the process has got from read and pread."""
-    for line in open(f"/proc/{pid}/io"):
-        if line.startswith("rchar:"):
-            return int(line.split()[1])
-    return 0
+    """Bytes that the process has got from read and pread, and bytes that it had fetched from a disk."""
+    fields = dict(line.split(": ") for line in open(f"/proc/{pid}/io"))
+    return int(fields["rchar"]), int(fields["read_bytes"])
 
 
 def is_mounted(path):
@@ -97,14 +96,16 @@ def is_mounted(path):
 class Server:
     """A mount whose daemon runs as our child: unmounted and gone behind the with block."""
 
-    def __init__(self, command, mount_point):
-        self.command, self.path = [str(part) for part in command], Path(mount_point)
+    def __init__(self, command, mount_point, preexec=None):
+        self.command, self.path, self.preexec = [str(part) for part in command], Path(mount_point), preexec
 
     def __enter__(self):
         self.path.mkdir(exist_ok=True)
         self.log = open(f"{self.path}.log", "w+b")
         start = time.perf_counter()
-        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        self.process = subprocess.Popen(
+            self.command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, preexec_fn=self.preexec
+        )
         while not is_mounted(self.path):
             if self.process.poll() is not None:
                 raise RuntimeError(f"{shlex.join(self.command)}: {Path(self.log.name).read_text()}")
@@ -119,6 +120,7 @@ class Server:
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
+            print(f"bench: does not end: {shlex.join(self.command)}: {Path(self.log.name).read_text()}", file=sys.stderr)
             self.process.kill()
             self.process.wait()
             subprocess.run(["umount", "-l", str(self.path)], check=False)

@@ -21,20 +21,20 @@ def summary(results):
     found = {}
     for system, runs in results.items():
         found[system] = {key: median(run[key] for run in runs) for key in runs[0]}
-        for base in ("raw file", "nullfs"):
+        for base in ("raw file", "nullfs", "moefs"):
             if (value := ratio(results, system, base)) is not None:
                 found[system][f"to {base}"] = value
     return found
 
 
 def print_row_table(title, rows, systems):
-    """rows: {label: {system: [run, ...]}}. A cell is the rate, and CPU-seconds per GB behind it."""
-    ours = [system for system in systems if system not in ("raw file", "nullfs")]
-    has = {base for base in ("raw file", "nullfs") if any(base in row for row in rows.values())}
-    ratios = [(system, base) for system in ours for base in ("nullfs", "raw file") if base in has]
+    """rows: {label: {system: [run, ...]}}. A cell is the rate, and CPU-seconds per GB behind it; the last two say how many
+    bytes moefs read of the source, and how many came from the disk, for each byte that was asked for."""
+    has = [base for base in ("nullfs", "raw file") if base in systems]
+    ratios = [("moefs", base) for base in has] + [(system, "moefs") for system in systems[systems.index("moefs") + 1 :]]
     print(f"\n### {title}\n")
-    print("| " + " | ".join(["GB/s (CPU s/GB)", *systems, *(f"{a} / {b}" for a, b in ratios), "source read"]) + " |")
-    print("|" + "---|" * (2 + len(systems) + len(ratios)))
+    print("| " + " | ".join(["GB/s (CPU s/GB)", *systems, *(f"{a} / {b}" for a, b in ratios), "source read", "from disk"]) + " |")
+    print("|" + "---|" * (3 + len(systems) + len(ratios)))
     for label, results in rows.items():
         medians = summary(results)
         slow = max(value["rate"] for value in medians.values()) < SLOW
@@ -45,8 +45,7 @@ def print_row_table(title, rows, systems):
         for system, base in ratios:
             value = medians.get(system, {}).get(f"to {base}")
             cells.append(f"{value:.2f}" if value else "")
-        amplification = medians.get("moefs", {}).get("amplification")
-        cells.append(f"{amplification:.2f}" if amplification is not None else "")
+        cells += [f"{medians['moefs'][key]:.2f}" for key in ("amplification", "from disk")]
         print("| " + " | ".join(cells) + " |", flush=True)
 
 

@@ -17,6 +17,7 @@ from statistics import median
 
 import machine
 import report
+from limited import read_passes
 from operations import OPERATIONS, measure_in_child
 from machine import Clock, Server, available_memory, cached_share, drop, process_cpu, process_read, process_status, warm
 
@@ -35,7 +36,8 @@ SCALES = {
     "Qwen3-30B": ["--like", "qwen3-30b-a3b"],
     "207,360 expert tensors": ["--layers", "180", "--experts", "384", "--shards", "61", "qwen3_moe"],
 }
-PARTS = ("read", "copy", "load", "mount")
+NEED_TORCH = ("mmap-1", "mmap-4", "pread", "fastsafetensors")
+PARTS = ("read", "copy", "memory", "load", "mount")
 
 
 def parse_arguments():
@@ -80,7 +82,7 @@ class Bench:
             words = shlex.split(rest)
             binary = words.pop(0) if words and "/" in words[0] and not words[0].startswith("-") else self.moefs
             self.variants[name] = (binary, words)
-        self.measured = {"read": {}, "copy": {}, "load": {}, "mount": {}}
+        self.measured = {part: {} for part in PARTS}
         self.left_out = []
         self.read_ahead = {}  # KiB, by system
 
@@ -107,10 +109,10 @@ class Bench:
 
     # Servers
 
-    def serve_moefs(self, variant, source, to):
+    def serve_moefs(self, variant, source, to, more=(), preexec=None):
         binary, options = self.variants[variant]
         point = self.work / "mnt"
-        return Server([binary, "mount", "-f", "--to", to, *options, source, point], point)
+        return Server([binary, "mount", "-f", "--to", to, *options, *more, source, point], point, preexec)
 
     def serve_nullfs(self, like):
         point = self.work / "null"
@@ -145,22 +147,20 @@ class Bench:
             return self.rate(operation, path, state, seed, mount.pid)
 
     def rate(self, operation, path, state, seed, pid):
-        then = {}
-
         def before():
             if pid:
-                os.write(writing, json.dumps([process_cpu(pid), process_read(pid)]).encode())
+                os.write(writing, json.dumps([process_cpu(pid), *process_read(pid)]).encode())
 
         reading, writing = os.pipe()
         result = measure_in_child(operation, str(path), self.limit, state, seed, before)
         os.close(writing)
         with os.fdopen(reading, "rb") as pipe:
-            then = json.loads(pipe.read() or b"[0, 0]")
+            then = json.loads(pipe.read() or b"null")
         cpu, size = result["cpu"], result["bytes"]
-        run = {"rate": size / result["seconds"] / GB, "amplification": 1.0, "daemon_rss": 0}
+        run = {"rate": size / result["seconds"] / GB}
         if pid:
             cpu += process_cpu(pid) - then[0]
-            run["amplification"] = (process_read(pid) - then[1]) / size
+            run["amplification"], run["from disk"] = ((now - was) / size for now, was in zip(process_read(pid), then[1:]))
             run["daemon_rss"] = process_status(pid, "VmHWM")
         run["cpu"] = cpu / (size / GB)
         return run
@@ -238,7 +238,7 @@ class Bench:
     def compare_copies(self, model, place, target, source, to, files, size):
         runs = {"cp -r of the source": [], "cp -r of the mount": [], "torch": []}
         peaks = {"cp -r of the source": [0], "cp -r of the mount": [], "torch": []}
-        if place == "disk" or MODELS[model][1] == "original":
+        if place == "disk" or "torch" not in sys.modules or MODELS[model][1] == "original":
             del runs["torch"], peaks["torch"]
         for i in range(self.arguments.repeat):
             names = list(runs)
@@ -264,6 +264,34 @@ class Bench:
         ]
         report.print_plain_table(
             f"{model}: {size / GB:.1f} GB to {place}", ["", "s", "GB/s", "time / mount's", "peak RSS of the converter, MB"], rows)
+
+    # With memory for one copy
+
+    def memory_part(self, model):
+        arguments, to = MODELS[model]
+        source = self.sample(arguments, self.arguments.layers)
+        if not source:
+            return
+        files = sorted(source.glob("*.safetensors"))
+        size = sum(path.stat().st_size for path in files)
+        runs = {"keep": [], "drop": []}
+        for i in range(self.arguments.repeat):
+            for mode in list(runs)[:: 1 if i % 2 == 0 else -1]:
+                def serve(preexec):
+                    return self.serve_moefs("moefs", source, to, ("--source-cache", mode), preexec)
+
+                try:
+                    runs[mode].append(read_passes(serve, files, size, 3))
+                except OSError as error:
+                    self.leave_out(f"{model} with a memory limit: {error}")
+                    return
+        self.measured["memory"][model] = runs
+        rows = []
+        for mode, found in runs.items():
+            cells = [f"{median(run[i]['rate'] for run in found):.2f} ({median(run[i]['from disk'] for run in found):.2f})" for i in range(3)]
+            rows.append([f"--source-cache {mode}", *cells])
+        report.print_plain_table(
+            f"{model}: {size / GB:.1f} GB read three times with memory for 1.1 of it", ["GB/s (from disk, per byte)", "first", "second", "third"], rows)
 
     # Loading into transformers
 
@@ -324,6 +352,8 @@ class Bench:
                 self.read_part(model)
             if "copy" in parts:
                 self.copy_part(model)
+            if "memory" in parts and model in ("merge", "transpose"):
+                self.memory_part(model)
         if "load" in parts:
             self.load_part()
         if "mount" in parts:
@@ -356,9 +386,14 @@ def describe(bench):
 def main():
     arguments = parse_arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    import torch  # noqa: F401 - before forking, once for all children
+    try:
+        import torch
 
-    torch.set_num_threads(1)  # no pool of threads may exist before a fork
+        torch.set_num_threads(1)  # imported once for all children; no pool of threads may exist before a fork
+    except ImportError:
+        arguments.operations = [name for name in arguments.operations if name not in NEED_TORCH]
+        arguments.parts = [part for part in arguments.parts if part != "load"]
+        print("without torch: no safetensors, no conversion in torch, no from_pretrained")
     work = Path(tempfile.mkdtemp(prefix="moefs-bench-", dir=arguments.dir))
     clock = Clock()
     try:
