@@ -1,4 +1,5 @@
 #include "gather.h"
+#include "transpose.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -100,6 +101,14 @@ static uint64_t gather_row(const struct plan *plan, const struct gather *gather)
     return row;
 }
 
+/* At most n rows of elements: where it can be, a number that cuts no tile of the transpose. */
+static uint64_t whole_tiles(uint64_t n, unsigned element_size)
+{
+    const uint64_t tile = TRANSPOSE_LINE / element_size;
+
+    return n > tile ? n - n % tile : n;
+}
+
 uint64_t gather_unit(const struct plan *plan, const struct gather *gather, uint64_t limit)
 {
     if (gather->length <= limit)
@@ -107,7 +116,7 @@ uint64_t gather_unit(const struct plan *plan, const struct gather *gather, uint6
     uint64_t row = gather_row(plan, gather);
     if (row == 0)
         return gather->length;
-    return min_u64(max_u64(limit / row, 1) * row, gather->length);
+    return min_u64(max_u64(whole_tiles(limit / row, gather->element_size), 1) * row, gather->length);
 }
 
 /* Takes dims apart into the row dimension and what is inside it; those of one step vanish. */
@@ -242,17 +251,15 @@ static int read_direct(const struct job *job, const struct piece *piece)
 /* Each row's span with a pread of its own, packed in the scratch. */
 static int read_runs(const struct job *job, const struct piece *piece)
 {
-    uint64_t at_once = GATHER_SCRATCH / piece->span;
+    const uint64_t at_once = whole_tiles(GATHER_SCRATCH / piece->span, job->element_size);
 
     for (uint64_t first = 0; first < piece->row.n; first += at_once) {
         uint64_t n = min_u64(at_once, piece->row.n - first);
-        for (uint64_t i = 0; i < n; i++) {
-            uint64_t offset = piece->source + (first + i) * piece->row.source * job->element_size;
-            int e =
-                source_pread(job->source, piece->shard, offset, job->scratch + i * piece->span, piece->span);
-            if (e)
-                return e;
-        }
+        const uint64_t stride = piece->row.source * job->element_size;
+        int e = source_pread_runs(job->source, piece->shard, piece->source + first * stride, stride, n,
+                                  job->scratch, piece->span);
+        if (e)
+            return e;
         copy_rows(job, piece, first, n, job->scratch, piece->span / job->element_size);
     }
     return 0;
@@ -280,7 +287,7 @@ static int read_strips(const struct job *job, const struct piece *pieces, uint32
 
     for (uint32_t i = 0; i < n; i++)
         widest = max_u64(widest, (pieces[i].source - begin) % stride + pieces[i].span);
-    const uint64_t at_once = (GATHER_SCRATCH - widest) / stride + 1;
+    const uint64_t at_once = whole_tiles((GATHER_SCRATCH - widest) / stride + 1, job->element_size);
     for (uint64_t first = 0; first * stride < end - begin; first += at_once) {
         uint64_t from = UINT64_MAX, to = 0;
         for (int copying = 0; copying < 2; copying++) {

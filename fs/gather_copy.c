@@ -10,6 +10,12 @@ typedef uint16_t element_2 __attribute__((aligned(1), may_alias));
 typedef uint32_t element_4 __attribute__((aligned(1), may_alias));
 typedef uint64_t element_8 __attribute__((aligned(1), may_alias));
 
+/* A target of at least this many bytes, of which this may be a strip, will not be in the caches: its lines,
+ * far apart, would be fetched one by one only to be overwritten. */
+#ifndef STREAM_MIN
+#define STREAM_MIN ((uint64_t)256 << 10)
+#endif
+
 /* n_outer x n_inner elements of `size` bytes; strides in elements. */
 struct rectangle {
     unsigned char *target;
@@ -77,6 +83,7 @@ static uint64_t min_u64(uint64_t a, uint64_t b)
 static void copy_tiles(const struct rectangle *r)
 {
     const uint64_t edge = TRANSPOSE_LINE / r->size;
+    const bool stream = r->n_outer * r->n_inner * r->size >= STREAM_MIN;
     transpose_tile *tile = transpose_level_in_use()->tile[__builtin_ctz(r->size)];
 
     for (uint64_t o = 0; o < r->n_outer; o += edge) {
@@ -87,11 +94,14 @@ static void copy_tiles(const struct rectangle *r)
             /* A tile with gaps in its target rows touches the element behind them: what may be missing. */
             const bool last = o + high == r->n_outer && i + wide == r->n_inner;
             if (high == edge && wide == edge && (r->target_inner == 1 || !last))
-                tile(p.target, p.source, r->target_outer, r->source_inner, r->target_inner, r->source_outer);
+                tile(p.target, p.source, r->target_outer, r->source_inner, r->target_inner, r->source_outer,
+                     stream);
             else
                 copy_plain(&p);
         }
     }
+    if (stream)
+        transpose_fence();
 }
 
 void gather_copy_2d(void *target, const void *source, unsigned element_size, uint64_t n_outer,

@@ -12,7 +12,7 @@
 
 /* So that several units are in the cache at once, whatever its size; and no more is computed for one small
  * read than takes some milliseconds. */
-#define UNIT_MAX ((uint64_t)8 << 20)
+#define UNIT_MAX ((uint64_t)32 << 20)
 #define UNITS_PER_CACHE 8
 
 /* Failures logged at most in one period; the rest is counted. A trainer retries, and has many workers. */

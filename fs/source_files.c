@@ -1,4 +1,5 @@
 #include "source_files.h"
+#include "layout/checked.h"
 #include "log.h"
 
 #include <errno.h>
@@ -180,18 +181,31 @@ static int check_unchanged(struct held_file *file)
     return same_status ? 0 : accept_status(file, &now);
 }
 
-static int files_pread(struct source *source, uint32_t number, uint64_t offset, void *buffer, size_t length)
+/* The check costs as much as reading some kilobytes: once for all the runs. */
+static int files_pread_runs(struct source *source, uint32_t number, uint64_t offset, uint64_t stride,
+                            uint64_t n, void *buffer, size_t length)
 {
     struct source_files *files = (struct source_files *)source;
+    uint64_t begin, end;
+    int e = 0;
 
-    if (number >= files->n || offset > INT64_MAX || length > INT64_MAX - offset)
+    if (n == 0)
+        return 0;
+    if (number >= files->n || !checked_mul(stride, n - 1, &begin) || !checked_add(begin, offset, &begin) ||
+        !checked_add(begin, length, &end) || end > INT64_MAX)
         return EINVAL;
     struct held_file *file = &files->files[number];
-    int e = read_exact(file, offset, buffer, length);
+    for (uint64_t i = 0; i < n && !e; i++, offset += stride)
+        e = read_exact(file, offset, (unsigned char *)buffer + i * length, length);
     int changed = check_unchanged(file);
     if (e && !changed)
-        log_failed_read(file, offset, length, e);
+        log_failed_read(file, offset - stride, length, e);
     return e ? e : changed;
+}
+
+static int files_pread(struct source *source, uint32_t number, uint64_t offset, void *buffer, size_t length)
+{
+    return files_pread_runs(source, number, offset, 0, 1, buffer, length);
 }
 
 static const char *files_name(struct source *source, uint32_t number)
@@ -220,8 +234,11 @@ static void files_close(struct source *source)
     free(files);
 }
 
-static const struct source_ops files_ops = {
-    .pread = files_pread, .name = files_name, .descriptor = files_descriptor, .close = files_close};
+static const struct source_ops files_ops = {.pread = files_pread,
+                                            .pread_runs = files_pread_runs,
+                                            .name = files_name,
+                                            .descriptor = files_descriptor,
+                                            .close = files_close};
 
 int source_files_drop_cache(struct source *source)
 {

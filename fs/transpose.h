@@ -14,9 +14,18 @@
 /* Element (row, column) of the source, at row * source_row + column * source_step, goes to
  * column * target_row + row * target_step. All strides are in elements. source_step is any; target_step is 1,
  * or 2: what lies between the elements, and one element behind each target row's last, is then read and
- * written back unchanged. Nothing need be aligned. */
+ * written back unchanged. Nothing need be aligned.
+ * stream: where the target's rows are whole lines, write them past the caches; the caller calls
+ * transpose_fence() before another thread may read them. */
 typedef void transpose_tile(void *target, const void *source, uint64_t target_row, uint64_t source_row,
-                            uint64_t target_step, uint64_t source_step);
+                            uint64_t target_step, uint64_t source_step, bool stream);
+
+static inline void transpose_fence(void)
+{
+#ifdef __x86_64__
+    __builtin_ia32_sfence();
+#endif
+}
 
 struct transpose_level {
     const char *name;

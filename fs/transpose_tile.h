@@ -9,6 +9,10 @@
 
 #include <string.h>
 
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
 /* Elements lie anywhere: a safetensors header's length is arbitrary to readers, and so are buffers. */
 typedef uint8_t element_1 __attribute__((may_alias));
 typedef uint16_t element_2 __attribute__((aligned(1), may_alias));
@@ -46,7 +50,6 @@ typedef lane_8 wide;
 #define WIDE_LOW(size, bits, a, b) ((wide)LOW_##size((lane_##size)(a), (lane_##size)(b)))
 #define WIDE_HIGH(size, bits, a, b) ((wide)HIGH_##size((lane_##size)(a), (lane_##size)(b)))
 #else
-#include <immintrin.h>
 #if VECTOR == 32
 typedef __m256i wide;
 #define WIDE_LOW(size, bits, a, b) _mm256_unpacklo_epi##bits(a, b)
@@ -57,6 +60,25 @@ typedef __m512i wide;
 #define WIDE_HIGH(size, bits, a, b) _mm512_unpackhi_epi##bits(a, b)
 #endif
 #endif
+
+/* A whole line of the target, past the caches where it lies on a line's border. */
+static inline void stream_line(unsigned char *to, const wide *line)
+{
+#ifdef __x86_64__
+    if ((uintptr_t)to % TRANSPOSE_LINE == 0) {
+        for (unsigned i = 0; i < TRANSPOSE_LINE / VECTOR; i++)
+#if VECTOR == 16
+            _mm_stream_si128((__m128i *)(void *)to + i, (__m128i)line[i]);
+#elif VECTOR == 32
+            _mm256_stream_si256((wide *)(void *)to + i, line[i]);
+#else
+            _mm512_stream_si512((wide *)(void *)to + i, line[i]);
+#endif
+        return;
+    }
+#endif
+    memcpy(to, line, TRANSPOSE_LINE);
+}
 
 /* Lanes from every `apart` bytes. */
 static inline wide load_lanes(const unsigned char *from, unsigned apart)
@@ -120,7 +142,7 @@ static inline wide load_lanes(const unsigned char *from, unsigned apart)
     }                                                                                                        \
                                                                                                              \
     static void tile_##SIZE(void *target, const void *source, uint64_t target_row, uint64_t source_row,      \
-                            uint64_t target_step, uint64_t source_step)                                      \
+                            uint64_t target_step, uint64_t source_step, bool stream)                         \
     {                                                                                                        \
         const element_##SIZE *from = source;                                                                 \
         element_##SIZE *to = target;                                                                         \
@@ -154,7 +176,9 @@ static inline wide load_lanes(const unsigned char *from, unsigned apart)
             }                                                                                                \
             for (unsigned i = 0; i < BLOCK_##SIZE; i++) {                                                    \
                 element_##SIZE *row = to + (c + i) * target_row;                                             \
-                if (target_step == 1)                                                                        \
+                if (target_step == 1 && stream)                                                              \
+                    stream_line((unsigned char *)row, out[i]);                                               \
+                else if (target_step == 1)                                                                   \
                     memcpy(row, out[i], TRANSPOSE_LINE);                                                     \
                 else                                                                                         \
                     store_spread_##SIZE(row, out[i]);                                                        \
