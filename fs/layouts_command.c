@@ -2,7 +2,6 @@
 #include "commands.h"
 
 #include "layout/layouts.h"
-#include "layout/rename.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -58,25 +57,19 @@ static void print_all(struct layouts *layouts)
 /* Whether the file is a layout; prints it as it was understood. */
 static int check_file(const char *path, struct error *err)
 {
+    const char *const files[LAYOUTS_USER_MAX] = {path};
     struct layouts layouts;
-    struct renames *renames = NULL;
 
-    if (layouts_load(&layouts, path, err) < 0)
+    if (layouts_load(&layouts, files, err) < 0)
         return EXIT_REFUSED;
     const struct layout *layout = layouts_find(&layouts, path);
-    int result = renames_compile(layout, &renames, err);
-    if (result == 0) {
-        print_layout(&layouts, layout);
-        for (size_t i = 0; i < layout->n_renames; i++)
-            printf("    rename %s to %s\n", layout->rename[i][0], layout->rename[i][1]);
-    } else {
-        cleanup_free char *cause = err->text;
-        err->text = NULL;
-        error_set(err, "%s: %s", path, cause);
-    }
-    renames_free(renames);
+    print_layout(&layouts, layout);
+    if (layout->block)
+        printf("    blocks become %s\n", layout->block);
+    for (size_t i = 0; i < layout->n_renames; i++)
+        printf("    rename %s to %s\n", layout->rename[i][0], layout->rename[i][1]);
     layouts_free(&layouts);
-    return result == 0 ? EXIT_OK : EXIT_REFUSED;
+    return EXIT_OK;
 }
 
 int command_layouts(int argc, char **argv, struct error *err)

@@ -260,11 +260,6 @@ static int fit_words(const struct fitting *f, struct fit *fit)
     return 0;
 }
 
-bool fit_is_main(const struct layouts *layouts, uint8_t part)
-{
-    return strcmp(layouts->parts[part], "weight") == 0 || strcmp(layouts->parts[part], "blocks") == 0;
-}
-
 /* Copies the counts of hits of one part's forms, or of all main parts'. */
 static void take_part(const struct fitting *f, const struct fit *from, bool main, uint8_t part,
                       struct fit *to)
@@ -272,7 +267,7 @@ static void take_part(const struct fitting *f, const struct fit *from, bool main
     for (unsigned w = 0; w < from->n_words; w++)
         for (unsigned k = 0; k < f->bound->n_forms; k++) {
             uint8_t p = f->bound->forms[k].part;
-            if (main ? fit_is_main(f->input->layouts, p) : p == part) {
+            if (main ? layouts_is_main(f->input->layouts, p) : p == part) {
                 to->words[w].of_form[k] = from->words[w].of_form[k];
                 to->words[w].n_of_form[k] = from->words[w].n_of_form[k];
             }

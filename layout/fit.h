@@ -14,9 +14,6 @@ struct hit {
     uint8_t word; /* the value of the enumerated axis, 0 where there is none */
 };
 
-/* Whether a part holds weights themselves, not companions of them. */
-bool fit_is_main(const struct layouts *layouts, uint8_t part);
-
 /* By block, layout, word, form, value. */
 int hit_compare(const void *a, const void *b);
 

@@ -120,6 +120,11 @@ bool bound_same_placement(const struct bound_layout *a, const struct bound_layou
     return true;
 }
 
+bool layouts_is_main(const struct layouts *layouts, uint8_t part)
+{
+    return strcmp(layouts->parts[part], "weight") == 0 || strcmp(layouts->parts[part], "blocks") == 0;
+}
+
 bool bound_has_part(const struct bound_layout *bound, uint8_t part)
 {
     for (unsigned f = 0; f < bound->n_forms; f++)

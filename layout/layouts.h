@@ -8,6 +8,7 @@
 #include "error.h"
 #include "memory.h"
 #include "template.h"
+#include "user_layout.h"
 
 #include <stdbool.h>
 
@@ -21,14 +22,15 @@ const char *proj_name(enum proj proj);
 #define FORMS_MAX 16 /* kinds of tensor in one layout, its companions' included */
 #define PARTS_MAX 8
 #define LAYOUTS_MAX 24
+#define LAYOUTS_USER_MAX 2 /* what --to and --from name */
 
 /* A layout as it is written down. */
 struct layout {
     const char *name;
     const char *summary;
-    bool generic;      /* tried for every architecture, not only for those whose own it is */
-    bool user;         /* from a file of the user's */
-    const char *block; /* the target's blocks, e.g. "layers.{layer}.moe"; NULL: as they are */
+    bool generic;                   /* tried for every architecture, not only for those whose own it is */
+    const struct user_layout *user; /* the user's file it is from, or NULL */
+    const char *block;              /* the target's blocks, e.g. "layers.{layer}.moe"; NULL: as they are */
     const struct cJSON *json;
     /* Pairs of templates for the names of tensors in no group: {from, to}, NULL-terminated. */
     const char *(*rename)[2];
@@ -88,7 +90,9 @@ struct architecture {
 
 struct layouts {
     struct arena arena;
-    struct cJSON *layouts_json, *architectures_json, *user_json;
+    struct cJSON *layouts_json, *architectures_json;
+    struct user_layout users[LAYOUTS_USER_MAX];
+    uint8_t n_users;
     struct axis_words words;
     const char *parts[PARTS_MAX];
     uint8_t n_parts;
@@ -102,12 +106,12 @@ struct layouts {
     bool enumerated[AXIS_WORDS_MAX];
 };
 
-/* Reads the built-in data and, where user_file is not NULL, one more layout from that file; its name is then
- * the file's path as given. Fails where that file is malformed: with its line and key. */
-int layouts_load(struct layouts *layouts, const char *user_file, struct error *err);
+/* Reads the built-in data and the user's own layouts from these files (NULL: none); their names are then the
+ * files' paths as given. Fails where a file is malformed: with its line and key. */
+int layouts_load(struct layouts *layouts, const char *const user_files[LAYOUTS_USER_MAX], struct error *err);
 void layouts_free(struct layouts *layouts);
 
-/* Whether --to's value means a file: it ends in ".json" or holds a "/". */
+/* Whether the value of --to or --from means a file: it ends in ".json" or holds a "/". */
 bool layouts_is_file(const char *name);
 
 /* The layout of that name, or NULL. */
@@ -134,6 +138,9 @@ bool layout_list_has(const struct layout_list *list, const struct layout *layout
 /* Whether both put every coordinate into the same place under the same names: they differ in nothing but the
  * layout's name (without a gate, merged and stacked are one). */
 bool bound_same_placement(const struct bound_layout *a, const struct bound_layout *b);
+
+/* Whether a part holds weights themselves, not companions of them. */
+bool layouts_is_main(const struct layouts *layouts, uint8_t part);
 
 /* Whether the layout describes the part at all. */
 bool bound_has_part(const struct bound_layout *bound, uint8_t part);

@@ -1,53 +1,16 @@
 /* Layouts and architectures from their JSON: docs/layouts.md. */
 #include "embedded.h"
 #include "layouts.h"
+#include "place.h"
+#include "rename.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include <cjson/cJSON.h>
 #include <utstring.h>
 
-/* Where a message is about: the file, and the keys that lead to the place. */
-struct place {
-    const char *file;
-    const char *text; /* of a user's file, to find the line; NULL for built-in data */
-    const char *layout;
-    const char *part;
-    const char *key;
-};
-
-/* The line of a place: of its innermost key behind the outer ones. */
-static unsigned find_line(const struct place *place)
-{
-    const char *const keys[] = {place->part, place->key};
-    const char *at = place->text;
-    unsigned line = 1;
-
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        if (!keys[i])
-            continue;
-        cleanup_free char *quoted = xasprintf("\"%s\"", keys[i]);
-        const char *found = strstr(at, quoted);
-        at = found ? found : at;
-    }
-    for (const char *c = place->text; c < at; c++)
-        line += *c == '\n';
-    return line;
-}
-
-/* One message of a malformed entry, with file, line and key. Always -1. */
-static int malformed(const struct place *place, struct error *err, const char *what)
-{
-    if (place->text)
-        return error_set(err, "%s:%u: %s%s%s: %s", place->file, find_line(place),
-                         place->part ? place->part : "", place->part && place->key ? "." : "",
-                         place->key ? place->key : "", what);
-    return error_set(err, "%s: %s%s%s%s%s: %s", place->file, place->layout ? place->layout : "",
-                     place->part ? "." : "", place->part ? place->part : "", place->key ? "." : "",
-                     place->key ? place->key : "", what);
-}
+#define BUILT_IN "layouts.json"
 
 static const char *get_string(const cJSON *object, const char *key)
 {
@@ -101,7 +64,7 @@ static const char *nth_word(const char *words, unsigned n, size_t *length)
 /* The word for a tensor's projections by one table: an object from sets to words, or one word for each
  * projection. */
 static const char *word_of_table(const cJSON *table, const struct spelling *spelling, const struct form *form,
-                                 size_t *length)
+                                 const char *written, size_t *length)
 {
     char key[32] = "";
     unsigned n = 0;
@@ -115,28 +78,33 @@ static const char *word_of_table(const cJSON *table, const struct spelling *spel
         strcat(key, p ? " " : "");
         strcat(key, proj_name(form->projs[p]));
     }
-    const char *word = cJSON_IsObject(table) ? get_string(table, key) : NULL;
+    const char *word = cJSON_IsObject(table) ? get_string(table, written ? written : key) : NULL;
     *length = word ? strlen(word) : 0;
     return word;
 }
 
-/* The architecture's word for this layout, else the layout's own, else the default. */
-static const char *find_word(const struct spelling *spelling, const struct form *form, size_t *length)
+/* The architecture's word for this layout, else the layout's own, else the default. A set that has no word,
+ * since an architecture has fewer projections, takes the word of the set as the layout writes it. */
+static const char *find_word(const struct spelling *spelling, const struct form *form, const char *written,
+                             size_t *length)
 {
     const cJSON *const owners[] = {spelling->overrides, spelling->layout, spelling->defaults};
+    const size_t n = sizeof owners / sizeof *owners;
     const char *word = NULL;
 
-    for (size_t i = 0; i < sizeof owners / sizeof *owners && !word; i++)
-        word = word_of_table(cJSON_GetObjectItemCaseSensitive(owners[i], "spell"), spelling, form, length);
+    for (size_t i = 0; i < 2 * n && !word; i++)
+        word = word_of_table(cJSON_GetObjectItemCaseSensitive(owners[i % n], "spell"), spelling, form,
+                             i < n ? NULL : written, length);
     return word;
 }
 
 /* {experts} and {proj} replaced, other holes kept. NULL when a word is missing. */
-static char *expand_name(const char *name, const struct spelling *spelling, const struct form *form)
+static char *expand_name(const char *name, const struct spelling *spelling, const struct form *form,
+                         const char *written)
 {
     const char *experts = get_string(spelling->entry, "experts");
-    size_t length;
-    const char *word = find_word(spelling, form, &length);
+    size_t length = 0;
+    const char *word = strstr(name, "{proj}") ? find_word(spelling, form, written, &length) : "";
     UT_string text;
 
     if (!word)
@@ -159,25 +127,34 @@ static char *expand_name(const char *name, const struct spelling *spelling, cons
     return utstring_body(&text);
 }
 
-/* Words renamed for one projection: {"down": {"expert": "routed"}}. Applies to axes and to holes alike. */
-static char *rename_axes(const char *text, const struct spelling *spelling, const struct form *form)
+#define AXIS_CHARACTERS "abcdefghijklmnopqrstuvwxyz_0123456789"
+
+/* Words renamed for one projection: {"down": {"expert": "routed"}}. In axes every word counts, in names those
+ * in braces. */
+static char *rename_axes(const char *text, bool is_name, const struct spelling *spelling,
+                         const struct form *form)
 {
     const cJSON *table = cJSON_GetObjectItemCaseSensitive(spelling->entry, "axes");
     const cJSON *renames =
         form->n_projs == 1 ? cJSON_GetObjectItemCaseSensitive(table, proj_name(form->projs[0])) : NULL;
-    char *result = xstrdup(text);
-    const cJSON *rename;
+    bool inside = !is_name;
+    UT_string result;
 
-    cJSON_ArrayForEach (rename, renames) {
-        char *at = strstr(result, rename->string);
-        if (!at)
-            continue;
-        char *longer = xasprintf("%.*s%s%s", (int)(at - result), result, rename->valuestring,
-                                 at + strlen(rename->string));
-        free(result);
-        result = longer;
+    utstring_init(&result);
+    for (const char *at = text; *at;) {
+        size_t length = strspn(at, AXIS_CHARACTERS);
+        cleanup_free char *word = xasprintf("%.*s", (int)length, at);
+        const char *renamed = inside ? get_string(renames, word) : NULL;
+        if (is_name && length == 0)
+            inside = *at == '{' || (inside && *at == ' ');
+        length += length == 0;
+        if (renamed)
+            utstring_bincpy(&result, renamed, strlen(renamed));
+        else
+            utstring_bincpy(&result, at, length);
+        at += length;
     }
-    return result;
+    return utstring_body(&result);
 }
 
 static int add_part(struct layouts *layouts, const char *name, uint8_t *part)
@@ -195,24 +172,57 @@ static int bind_form(struct layouts *layouts, struct block_rule *rule, const str
                      const char *name, const cJSON *entry, struct form *form, const struct place *place,
                      struct error *err)
 {
-    cleanup_free char *axes = rename_axes(entry->valuestring, spelling, form);
-    cleanup_free char *expanded = expand_name(name, spelling, form);
-    cleanup_free char *text = expanded ? rename_axes(expanded, spelling, form) : NULL;
+    cleanup_free char *axes = rename_axes(entry->valuestring, false, spelling, form);
+    cleanup_free char *expanded = expand_name(name, spelling, form, entry->string);
+    cleanup_free char *text = expanded ? rename_axes(expanded, true, spelling, form) : NULL;
+    struct place of_name = *place;
     struct error cause = {0};
     int result = 0;
 
+    of_name.key = "name";
     if (!text)
-        return malformed(place, err, "no word says how these projections are spelled");
-    if (axes_parse(axes, &layouts->words, &layouts->arena, &form->axes, &cause) < 0 ||
-        template_parse(text, &rule->enumeration, &layouts->words, &layouts->arena, &form->name, &cause) < 0)
-        result = malformed(place, err, cause.text);
+        return place_malformed(place, err, "no word says how these projections are spelled");
+    if (axes_parse(axes, &layouts->words, &layouts->arena, &form->axes, &cause) < 0)
+        result = place_malformed(place, err, cause.text);
+    else if (template_parse(text, &rule->enumeration, &layouts->words, &layouts->arena, &form->name, &cause) <
+             0)
+        result = place_malformed(&of_name, err, cause.text);
     else if (form->n_projs > 1 && !axes_contain(&form->axes, AXIS_PROJ))
-        result = malformed(place, err, "holds several projections, but has no axis proj");
+        result = place_malformed(place, err, "holds several projections, but has no axis proj");
     error_free(&cause);
-    int hole = result == 0 ? template_integer_hole(&form->name) : -1;
+    if (result < 0)
+        return -1;
+    int hole = template_integer_hole(&form->name);
+    if (hole >= 0 && axes_contain(&form->axes, form->name.holes[hole].axis))
+        return place_malformed(place, err, "has an axis that is in the name too");
     if (hole >= 0)
         layouts->enumerated[form->name.holes[hole].axis] = true;
-    return result;
+    return 0;
+}
+
+/* Every projection of the architecture is in exactly one kind of tensor, and each kind has names of its own.
+ */
+static int check_forms(const struct form *forms, uint8_t n, const struct spelling *spelling,
+                       struct place *place, struct error *err)
+{
+    unsigned times[PROJ_COUNT] = {0};
+
+    place->key = "name";
+    for (uint8_t f = 0; f < n; f++) {
+        for (uint8_t p = 0; p < forms[f].n_projs; p++)
+            times[forms[f].projs[p]]++;
+        for (uint8_t g = 0; g < f; g++)
+            if (strcmp(forms[f].name.text, forms[g].name.text) == 0)
+                return place_malformed(place, err, "is the same for two kinds of tensor");
+    }
+    place->key = NULL;
+    for (unsigned p = 0; p < PROJ_COUNT; p++) {
+        cleanup_free char *what =
+            xasprintf("has %s in %u kinds of tensor, not in one", proj_name(p), times[p]);
+        if (spelling->has_proj[p] && times[p] != 1)
+            return place_malformed(place, err, what);
+    }
+    return 0;
 }
 
 static bool is_form_key(const char *key)
@@ -224,8 +234,8 @@ static int bind_part(struct layouts *layouts, struct block_rule *rule, const str
                      const cJSON *json, struct bound_layout *bound, struct place *place, struct error *err)
 {
     const char *name = get_string(spelling->overrides, "name");
+    uint8_t first = bound->n_forms, part;
     const cJSON *entry;
-    uint8_t part;
 
     place->part = json->string;
     place->key = "name";
@@ -234,26 +244,26 @@ static int bind_part(struct layouts *layouts, struct block_rule *rule, const str
     if (!name || strcmp(json->string, "weight") != 0)
         name = get_string(json, "name");
     if (!name)
-        return malformed(place, err, "is missing, or no text");
+        return place_malformed(place, err, "is missing, or no text");
     if (add_part(layouts, json->string, &part) < 0)
-        return malformed(place, err, "is one part more than are supported");
+        return place_malformed(place, err, "is one part more than are supported");
     cJSON_ArrayForEach (entry, json) {
         struct form form = {.part = part};
         place->key = entry->string;
         if (!is_form_key(entry->string))
             continue;
         if (!cJSON_IsString(entry) || !parse_projs(entry->string, spelling, &form))
-            return malformed(place, err, "is not a list of gate, up, down with a text of axes");
+            return place_malformed(place, err, "is not a list of gate, up, down with a text of axes");
         if (form.n_projs == 0)
             continue;
         if (bound->n_forms == FORMS_MAX)
-            return malformed(place, err, "is one kind of tensor more than are supported");
+            return place_malformed(place, err, "is one kind of tensor more than are supported");
         if (bind_form(layouts, rule, spelling, name, entry, &form, place, err) < 0)
             return -1;
         bound->fused |= form.n_projs > 1;
         bound->forms[bound->n_forms++] = form;
     }
-    return 0;
+    return check_forms(bound->forms + first, bound->n_forms - first, spelling, place, err);
 }
 
 /* Keys of a layout that are no parts. */
@@ -284,7 +294,7 @@ static int bind_layout(struct layouts *layouts, struct block_rule *rule, struct 
         if (!cJSON_IsObject(part)) {
             place->part = NULL;
             place->key = part->string;
-            return malformed(place, err, "is neither a part (an object) nor a key of a layout");
+            return place_malformed(place, err, "is neither a part (an object) nor a key of a layout");
         }
         own = cJSON_GetObjectItemCaseSensitive(spelling.overrides, part->string);
         if (bind_part(layouts, rule, &spelling, own ? own : part, bound, place, err) < 0)
@@ -297,7 +307,10 @@ static int bind_layout(struct layouts *layouts, struct block_rule *rule, struct 
     }
     place->part = NULL;
     place->key = "weight";
-    return bound->n_forms > 0 ? 0 : malformed(place, err, "is missing: the layout holds no tensor");
+    for (unsigned f = 0; f < bound->n_forms; f++)
+        if (layouts_is_main(layouts, bound->forms[f].part))
+            return 0;
+    return place_malformed(place, err, "is missing: the layout has no place for weights");
 }
 
 static void load_projs(const cJSON *entry, struct spelling *spelling)
@@ -309,18 +322,18 @@ static void load_projs(const cJSON *entry, struct spelling *spelling)
 }
 
 /* Every layout in the spelling of one group of an architecture; entry NULL: the default spelling. */
-static int bind_rule(struct layouts *layouts, const cJSON *entry, struct block_rule *rule,
-                     struct place *place, struct error *err)
+static int bind_rule(struct layouts *layouts, const cJSON *entry, struct block_rule *rule, struct error *err)
 {
     struct spelling spelling = {.defaults = layouts->layouts_json, .entry = entry};
 
     load_projs(entry, &spelling);
     rule->bound = arena_alloc(&layouts->arena, LAYOUTS_MAX * sizeof *rule->bound);
     for (unsigned i = 0; i < layouts->n_layouts; i++) {
-        struct place here = {.file = place->file, .layout = layouts->layouts[i].name};
-        if (layouts->layouts[i].user)
-            here = *place;
-        if (bind_layout(layouts, rule, spelling, &layouts->layouts[i], &here, err) < 0)
+        const struct layout *layout = &layouts->layouts[i];
+        struct place place = {.file = BUILT_IN, .layout = layout->name};
+        if (layout->user)
+            place = (struct place){.file = layout->user->path, .lines = &layout->user->lines};
+        if (bind_layout(layouts, rule, spelling, layout, &place, err) < 0)
             return -1;
     }
     return 0;
@@ -328,99 +341,79 @@ static int bind_rule(struct layouts *layouts, const cJSON *entry, struct block_r
 
 /* ---- layouts ---- */
 
-static int load_renames(struct layouts *layouts, const cJSON *json, struct layout *layout,
-                        const struct place *place, struct error *err)
+/* The list was checked where a user may have written it. */
+static void load_renames(struct layouts *layouts, const cJSON *list, struct layout *layout)
 {
-    const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, "rename");
     const cJSON *pair;
 
-    if (list && !cJSON_IsArray(list))
-        return malformed(place, err, "is not a list of pairs");
-    if (!list)
-        return 0;
     layout->rename = arena_alloc(&layouts->arena, (size_t)cJSON_GetArraySize(list) * sizeof *layout->rename);
     cJSON_ArrayForEach (pair, list) {
-        const cJSON *from = cJSON_GetArrayItem(pair, 0), *to = cJSON_GetArrayItem(pair, 1);
-        if (cJSON_GetArraySize(pair) != 2 || !cJSON_IsString(from) || !cJSON_IsString(to))
-            return malformed(place, err, "holds something that is not a pair of texts");
-        layout->rename[layout->n_renames][0] = arena_strdup(&layouts->arena, from->valuestring);
-        layout->rename[layout->n_renames++][1] = arena_strdup(&layouts->arena, to->valuestring);
+        layout->rename[layout->n_renames][0] = cJSON_GetArrayItem(pair, 0)->valuestring;
+        layout->rename[layout->n_renames++][1] = cJSON_GetArrayItem(pair, 1)->valuestring;
     }
-    return 0;
 }
 
-static int add_layout(struct layouts *layouts, const char *name, const cJSON *json, struct place *place,
-                      struct error *err)
+static int add_layout(struct layouts *layouts, const char *name, const cJSON *json,
+                      const struct user_layout *user, struct error *err)
 {
+    const cJSON *generic = cJSON_GetObjectItemCaseSensitive(json, "generic");
+
     if (layouts->n_layouts == LAYOUTS_MAX || !cJSON_IsObject(json))
-        return malformed(place, err, "is no object, or one layout more than are supported");
+        return error_set(err, "%s: is no object, or one layout more than are supported", name);
     struct layout *layout = &layouts->layouts[layouts->n_layouts++];
     *layout = (struct layout){.name = arena_strdup(&layouts->arena, name),
                               .summary = get_string(json, "summary"),
-                              .generic = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "generic")),
+                              .generic = !user && cJSON_IsTrue(generic),
+                              .user = user,
                               .block = get_string(json, "block"),
                               .json = json};
-    place->key = "rename";
-    return load_renames(layouts, json, layout, place, err);
+    load_renames(layouts, cJSON_GetObjectItemCaseSensitive(json, "rename"), layout);
+    return 0;
+}
+
+/* Whether each pair of names can be applied: the message is about the first that cannot. */
+static int check_renames(const struct layout *layout, struct error *err)
+{
+    struct place place = {.file = layout->user->path, .lines = &layout->user->lines, .key = "rename"};
+    int result = 0;
+
+    for (size_t i = 0; i < layout->n_renames && result == 0; i++) {
+        const struct layout pair = {.rename = &layout->rename[i], .n_renames = 1};
+        struct renames *renames;
+        struct error cause = {0};
+        place.element = (int)i + 1;
+        if (renames_compile(&pair, &renames, &cause) < 0)
+            result = place_malformed(&place, err, cause.text);
+        renames_free(renames);
+        error_free(&cause);
+    }
+    return result;
+}
+
+static int load_user_file(struct layouts *layouts, const char *path, struct error *err)
+{
+    struct user_layout *user = &layouts->users[layouts->n_users];
+
+    if (layouts_find(layouts, path))
+        return 0; /* --to and --from name the same file */
+    layouts->n_users++;
+    if (user_layout_read(path, &layouts->arena, user, err) < 0 ||
+        add_layout(layouts, path, user->json, user, err) < 0)
+        return -1;
+    return check_renames(&layouts->layouts[layouts->n_layouts - 1], err);
 }
 
 static int load_layouts(struct layouts *layouts, struct error *err)
 {
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(layouts->layouts_json, "layouts");
-    struct place place = {.file = "layouts.json"};
     const cJSON *entry;
 
     if (!cJSON_IsObject(list) || !get_string(layouts->layouts_json, "experts"))
         return error_set(err, "layouts.json: needs spell, experts and layouts");
     cJSON_ArrayForEach (entry, list) {
-        place.layout = entry->string;
-        if (add_layout(layouts, entry->string, entry, &place, err) < 0)
+        if (add_layout(layouts, entry->string, entry, NULL, err) < 0)
             return -1;
     }
-    return 0;
-}
-
-static char *read_text(const char *path, struct error *err)
-{
-    FILE *file = fopen(path, "re");
-    char *text = NULL;
-    size_t size = 0;
-
-    if (!file) {
-        error_set(err, "%s: %m", path);
-        return NULL;
-    }
-    errno = 0;
-    ssize_t length = getdelim(&text, &size, '\0', file);
-    if (length < 0) {
-        error_set(err, "%s: %s", path, errno ? strerror(errno) : "is empty");
-        free(text);
-        text = NULL;
-    } else if (strlen(text) != (size_t)length) {
-        error_set(err, "%s: holds a NUL byte: not JSON", path);
-        free(text);
-        text = NULL;
-    }
-    fclose(file);
-    return text;
-}
-
-static int parse_user_file(struct layouts *layouts, const char *path, struct place *place, struct error *err)
-{
-    const char *end = NULL;
-    unsigned line = 1;
-
-    layouts->user_json = cJSON_ParseWithOpts(place->text, &end, 1);
-    if (!layouts->user_json) {
-        for (const char *c = place->text; c < end; c++)
-            line += *c == '\n';
-        return error_set(err, "%s:%u: not valid JSON", path, line);
-    }
-    if (!cJSON_IsObject(layouts->user_json))
-        return error_set(err, "%s:1: a layout is an object", path);
-    if (add_layout(layouts, path, layouts->user_json, place, err) < 0)
-        return -1;
-    layouts->layouts[layouts->n_layouts - 1].user = true;
     return 0;
 }
 
@@ -471,7 +464,7 @@ static int load_enumeration(struct layouts *layouts, const cJSON *entry, struct 
 }
 
 static int load_rule(struct layouts *layouts, const cJSON *entry, struct architecture *architecture,
-                     struct place *place, struct error *err)
+                     struct error *err)
 {
     struct block_rule *rule = &architecture->rules[architecture->n_rules];
     const cJSON *field;
@@ -490,7 +483,7 @@ static int load_rule(struct layouts *layouts, const cJSON *entry, struct archite
             return error_set(err, "architectures.json: config: '%s' is no axis with a path", field->string);
         rule->config[axis] = field->valuestring;
     }
-    return bind_rule(layouts, entry, rule, place, err);
+    return bind_rule(layouts, entry, rule, err);
 }
 
 static int load_loaders(struct layouts *layouts, const cJSON *entry, struct architecture *architecture,
@@ -514,7 +507,7 @@ static int load_loaders(struct layouts *layouts, const cJSON *entry, struct arch
 }
 
 static int load_architecture(struct layouts *layouts, const cJSON *entry, struct architecture *architecture,
-                             struct place *place, struct error *err)
+                             struct error *err)
 {
     const cJSON *types = cJSON_GetObjectItemCaseSensitive(entry, "types");
     const cJSON *groups = cJSON_GetObjectItemCaseSensitive(entry, "groups");
@@ -529,16 +522,16 @@ static int load_architecture(struct layouts *layouts, const cJSON *entry, struct
         architecture->types[n++] = item->valuestring;
     }
     architecture->types[n] = NULL;
-    if (!groups && load_rule(layouts, entry, architecture, place, err) < 0)
+    if (!groups && load_rule(layouts, entry, architecture, err) < 0)
         return -1;
     cJSON_ArrayForEach (item, groups) {
-        if (load_rule(layouts, item, architecture, place, err) < 0)
+        if (load_rule(layouts, item, architecture, err) < 0)
             return -1;
     }
     return load_loaders(layouts, cJSON_GetObjectItemCaseSensitive(entry, "loaders"), architecture, err);
 }
 
-static int load_architectures(struct layouts *layouts, struct place *place, struct error *err)
+static int load_architectures(struct layouts *layouts, struct error *err)
 {
     static const char *no_types[] = {NULL};
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(layouts->architectures_json, "architectures");
@@ -548,18 +541,18 @@ static int load_architectures(struct layouts *layouts, struct place *place, stru
     if (!cJSON_IsArray(list) || !layouts->ignored)
         return error_set(err, "architectures.json: needs ignored and architectures");
     layouts->unknown = (struct architecture){.types = no_types, .n_rules = 1};
-    if (bind_rule(layouts, NULL, &layouts->unknown.rules[0], place, err) < 0)
+    if (bind_rule(layouts, NULL, &layouts->unknown.rules[0], err) < 0)
         return -1;
     layouts->architectures = xcalloc((size_t)cJSON_GetArraySize(list), sizeof *layouts->architectures);
     cJSON_ArrayForEach (entry, list) {
-        if (load_architecture(layouts, entry, &layouts->architectures[layouts->n_architectures++], place,
-                              err) < 0)
+        if (load_architecture(layouts, entry, &layouts->architectures[layouts->n_architectures++], err) < 0)
             return -1;
     }
     return 0;
 }
 
-static int load_all(struct layouts *layouts, const char *user_file, struct place *place, struct error *err)
+static int load_all(struct layouts *layouts, const char *const user_files[LAYOUTS_USER_MAX],
+                    struct error *err)
 {
     layouts->layouts_json = cJSON_Parse(embedded_layouts);
     layouts->architectures_json = cJSON_Parse(embedded_architectures);
@@ -567,21 +560,17 @@ static int load_all(struct layouts *layouts, const char *user_file, struct place
         return error_set(err, "the built-in layouts are not valid JSON");
     if (load_layouts(layouts, err) < 0)
         return -1;
-    if (user_file && parse_user_file(layouts, user_file, place, err) < 0)
-        return -1;
-    return load_architectures(layouts, place, err);
+    for (unsigned i = 0; user_files && i < LAYOUTS_USER_MAX; i++)
+        if (user_files[i] && load_user_file(layouts, user_files[i], err) < 0)
+            return -1;
+    return load_architectures(layouts, err);
 }
 
-int layouts_load(struct layouts *layouts, const char *user_file, struct error *err)
+int layouts_load(struct layouts *layouts, const char *const user_files[LAYOUTS_USER_MAX], struct error *err)
 {
-    cleanup_free char *text = NULL;
-
     *layouts = (struct layouts){0};
     axis_words_init(&layouts->words);
-    if (user_file && !(text = read_text(user_file, err)))
-        return -1;
-    struct place place = {.file = user_file ? user_file : "architectures.json", .text = text};
-    if (load_all(layouts, user_file, &place, err) == 0)
+    if (load_all(layouts, user_files, err) == 0)
         return 0;
     layouts_free(layouts);
     return -1;
@@ -591,7 +580,8 @@ void layouts_free(struct layouts *layouts)
 {
     cJSON_Delete(layouts->layouts_json);
     cJSON_Delete(layouts->architectures_json);
-    cJSON_Delete(layouts->user_json);
+    for (unsigned i = 0; i < layouts->n_users; i++)
+        cJSON_Delete(layouts->users[i].json);
     free(layouts->architectures);
     arena_free(&layouts->arena);
 }

@@ -4,41 +4,50 @@
 #include <stdbool.h>
 #include <string.h>
 
-static bool is_number(const char *part, size_t length)
-{
-    for (size_t i = 0; i < length; i++)
-        if (!isdigit((unsigned char)part[i]))
-            return false;
-    return length > 0;
-}
-
-static size_t leading_zeros(const char *digits, size_t length)
+/* Digits at the end of a part: they count as a number. */
+static size_t trailing_digits(const char *part, size_t length)
 {
     size_t n = 0;
 
-    while (n + 1 < length && digits[n] == '0')
+    while (n < length && isdigit((unsigned char)part[length - 1 - n]))
         n++;
     return n;
 }
 
-/* Two parts; 0 where they are the same text. */
+/* Two texts of digits, of any length. */
+static int compare_numbers(const char *a, size_t a_length, const char *b, size_t b_length)
+{
+    for (; a_length > 1 && *a == '0'; a_length--)
+        a++;
+    for (; b_length > 1 && *b == '0'; b_length--)
+        b++;
+    if (a_length != b_length)
+        return a_length < b_length ? -1 : 1;
+    return memcmp(a, b, a_length);
+}
+
+static int compare_texts(const char *a, size_t a_length, const char *b, size_t b_length)
+{
+    int order = memcmp(a, b, a_length < b_length ? a_length : b_length);
+
+    return order ? order : (a_length > b_length) - (a_length < b_length);
+}
+
+/* Two parts: a number goes before a word; words by their letters, then by the number at their end. 0 where
+ * they are the same text. */
 static int compare_parts(const char *a, size_t a_length, const char *b, size_t b_length)
 {
-    bool a_number = is_number(a, a_length), b_number = is_number(b, b_length);
+    size_t a_digits = trailing_digits(a, a_length), b_digits = trailing_digits(b, b_length);
+    bool a_number = a_digits > 0 && a_digits == a_length, b_number = b_digits > 0 && b_digits == b_length;
 
     if (a_number != b_number)
         return a_number ? -1 : 1;
-    if (a_number) {
-        size_t skip_a = leading_zeros(a, a_length), skip_b = leading_zeros(b, b_length);
-        size_t digits_a = a_length - skip_a, digits_b = b_length - skip_b;
-        if (digits_a != digits_b)
-            return digits_a < digits_b ? -1 : 1;
-        int order = memcmp(a + skip_a, b + skip_b, digits_a);
-        if (order)
-            return order;
-    }
-    int order = memcmp(a, b, a_length < b_length ? a_length : b_length);
-    return order ? order : (a_length > b_length) - (a_length < b_length);
+    int order = compare_texts(a, a_length - a_digits, b, b_length - b_digits);
+    if (order == 0 && (a_digits > 0) != (b_digits > 0))
+        order = a_digits > 0 ? 1 : -1;
+    if (order == 0 && a_digits > 0)
+        order = compare_numbers(a + a_length - a_digits, a_digits, b + b_length - b_digits, b_digits);
+    return order ? order : compare_texts(a, a_length, b, b_length);
 }
 
 int natural_compare(const char *a, const char *b)

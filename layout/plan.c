@@ -66,7 +66,26 @@ static void choose_targets(struct planning *p)
 
 /* ---- compiling ---- */
 
-static void pass_through(struct planning *p, uint32_t t, const struct renames *renames)
+/* What tensors in no group are called: back to what they were for the stored layout, then as the target says.
+ */
+struct naming {
+    struct renames *back, *there; /* or NULL */
+};
+
+static int naming_init(struct planning *p, struct naming *naming)
+{
+    const struct layout *from = p->from ? layouts_find(&p->layouts, p->from) : NULL;
+    const struct layout *to = layouts_find(&p->layouts, p->to);
+
+    *naming = (struct naming){0};
+    if (from == to)
+        return 0;
+    if (from && renames_compile_back(from, &naming->back, p->err) < 0)
+        return -1;
+    return to ? renames_compile(to, &naming->there, p->err) : 0;
+}
+
+static void pass_through(struct planning *p, uint32_t t, const struct naming *naming)
 {
     const struct tensor *tensor = &p->checkpoint->tensors[t];
     struct planned_tensor planned = {.info = tensor->info,
@@ -79,9 +98,11 @@ static void pass_through(struct planning *p, uint32_t t, const struct renames *r
     struct extent copy = {
         .length = tensor->length, .source = tensor->offset, .shard = tensor->shard, .gather = PLAN_NO_GATHER};
 
-    if (p->recognition.group_of[t] == NO_GROUP)
-        planned.info.name = renames_apply(renames, tensor->info.name, &p->plan->arena);
-    p->passes[t] = planned.info.name == tensor->info.name;
+    if (p->recognition.group_of[t] == NO_GROUP) {
+        planned.info.name = renames_apply(naming->back, planned.info.name, &p->plan->arena);
+        planned.info.name = renames_apply(naming->there, planned.info.name, &p->plan->arena);
+    }
+    p->passes[t] = strcmp(planned.info.name, tensor->info.name) == 0;
     if (tensor->length > 0)
         utarray_push_back(p->output.extents, &copy);
     utarray_push_back(p->output.tensors, &planned);
@@ -89,18 +110,17 @@ static void pass_through(struct planning *p, uint32_t t, const struct renames *r
 
 static int pass_through_all(struct planning *p)
 {
-    const struct layout *target = layouts_find(&p->layouts, p->to);
-    struct renames *renames = NULL;
+    struct naming naming;
+    int result = naming_init(p, &naming);
 
-    if (target && renames_compile(target, &renames, p->err) < 0)
-        return -1;
-    for (uint32_t t = 0; t < p->checkpoint->n_tensors; t++) {
+    for (uint32_t t = 0; t < p->checkpoint->n_tensors && result == 0; t++) {
         uint32_t group = p->recognition.group_of[t];
         if (group == NO_GROUP || !p->targets[group].bound)
-            pass_through(p, t, renames);
+            pass_through(p, t, &naming);
     }
-    renames_free(renames);
-    return 0;
+    renames_free(naming.back);
+    renames_free(naming.there);
+    return result;
 }
 
 static int compile_all(struct planning *p)
@@ -224,6 +244,30 @@ static void summarise_groups(struct plan *plan)
     }
 }
 
+/* An unknown architecture has no layouts of its own: what was taken for its layout is said. */
+static void say_inferred(struct planning *p)
+{
+    const struct recognition *r = &p->recognition;
+
+    if (p->architecture != &p->layouts.unknown)
+        return;
+    for (uint32_t g = 0; g < r->n_groups; g++) {
+        uint32_t same = 0;
+        bool first = true;
+        for (uint32_t i = 0; i < r->n_groups; i++)
+            if (r->groups[i].bound == r->groups[g].bound) {
+                first &= i >= g;
+                same++;
+            }
+        if (first)
+            notes_add(&p->plan->notes, NOTE_INFO,
+                      "model_type %s is not known: %u %s of experts (%s%s) read as %s%s",
+                      planning_model_type(p), same, same == 1 ? "group" : "groups", r->groups[g].block,
+                      same > 1 ? ", ..." : "", r->groups[g].bound->layout->name,
+                      r->groups[g].from_option ? " because --from says so" : " by their names and shapes");
+    }
+}
+
 static int plan_dense(struct planning *p)
 {
     p->plan->dense = true;
@@ -248,6 +292,7 @@ static int plan_experts(struct planning *p)
         return 0;
     }
     choose_targets(p);
+    say_inferred(p);
     return plan_check_groups(p);
 }
 
@@ -289,7 +334,8 @@ static int run(struct planning *p)
 int plan_build(const struct checkpoint *checkpoint, const struct plan_options *options, struct plan *plan,
                struct error *err)
 {
-    const char *file = options->to && layouts_is_file(options->to) ? options->to : NULL;
+    const char *const files[] = {options->to && layouts_is_file(options->to) ? options->to : NULL,
+                                 options->from && layouts_is_file(options->from) ? options->from : NULL};
     struct planning p = {.checkpoint = checkpoint,
                          .options = options,
                          .to = options->to ? options->to : "v5",
@@ -298,7 +344,7 @@ int plan_build(const struct checkpoint *checkpoint, const struct plan_options *o
                          .err = err};
 
     *plan = (struct plan){0};
-    if (layouts_load(&p.layouts, file, err) < 0)
+    if (layouts_load(&p.layouts, files, err) < 0)
         return -1;
     compile_output_init(&p.output, &plan->arena);
     p.passes = xcalloc(checkpoint->n_tensors, sizeof *p.passes);

@@ -256,7 +256,7 @@ static const struct hit *find_stranger(const struct work *work, const struct blo
     for (size_t i = 0; i < n; i++) {
         const struct form *form = &rule->bound[hits[i].layout].forms[hits[i].form];
         if (work->result->group_of[hits[i].tensor] == NO_GROUP &&
-            fit_is_main(work->input->layouts, form->part))
+            layouts_is_main(work->input->layouts, form->part))
             return &hits[i];
     }
     return NULL;

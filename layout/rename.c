@@ -20,6 +20,7 @@ struct rename {
 };
 
 struct renames {
+    struct renames *forward; /* of a way back: the way there; else NULL */
     size_t n;
     struct rename list[];
 };
@@ -31,7 +32,7 @@ static size_t hole_at(const char *text, struct hole *hole)
         return 0;
     hole->word = text + 1;
     hole->length = strcspn(text + 1, "{}");
-    return text[1 + hole->length] == '}' ? hole->length + 2 : 0;
+    return hole->length > 0 && text[1 + hole->length] == '}' ? hole->length + 2 : 0;
 }
 
 static size_t find_hole(const struct rename *rename, const struct hole *hole)
@@ -100,33 +101,55 @@ static int check_to(const char *from, const char *to, const struct rename *renam
     return 0;
 }
 
+static int compile_pair(const char *from, const char *to, struct renames *renames, struct error *err)
+{
+    struct rename *rename = &renames->list[renames->n];
+
+    rename->to = to;
+    if (compile_from(from, rename, err) < 0)
+        return -1;
+    renames->n++; /* from here on there is a regular expression to free */
+    return check_to(from, to, rename, err);
+}
+
+static struct renames *compile_all(const struct layout *layout, bool back, struct error *err)
+{
+    struct renames *renames = xcalloc(1, sizeof *renames + layout->n_renames * sizeof *renames->list);
+
+    for (size_t i = 0; i < layout->n_renames; i++)
+        if (compile_pair(layout->rename[i][back], layout->rename[i][!back], renames, err) < 0) {
+            renames_free(renames);
+            return NULL;
+        }
+    return renames;
+}
+
 int renames_compile(const struct layout *layout, struct renames **renames, struct error *err)
 {
-    *renames = NULL;
-    if (layout->n_renames == 0)
+    *renames = compile_all(layout, false, err);
+    return *renames ? 0 : -1;
+}
+
+int renames_compile_back(const struct layout *layout, struct renames **renames, struct error *err)
+{
+    *renames = compile_all(layout, true, err);
+    if (!*renames)
+        return -1;
+    (*renames)->forward = compile_all(layout, false, err);
+    if ((*renames)->forward)
         return 0;
-    struct renames *result = xcalloc(1, sizeof *result + layout->n_renames * sizeof *result->list);
-    for (size_t i = 0; i < layout->n_renames; i++) {
-        struct rename *rename = &result->list[i];
-        rename->to = layout->rename[i][1];
-        if (compile_from(layout->rename[i][0], rename, err) < 0) {
-            renames_free(result);
-            return -1;
-        }
-        result->n++;
-        if (check_to(layout->rename[i][0], rename->to, rename, err) < 0) {
-            renames_free(result);
-            return -1;
-        }
-    }
-    *renames = result;
-    return 0;
+    renames_free(*renames);
+    *renames = NULL;
+    return -1;
 }
 
 void renames_free(struct renames *renames)
 {
-    for (size_t i = 0; renames && i < renames->n; i++)
+    if (!renames)
+        return;
+    for (size_t i = 0; i < renames->n; i++)
         regfree(&renames->list[i].from);
+    renames_free(renames->forward);
     free(renames);
 }
 
@@ -157,8 +180,12 @@ const char *renames_apply(const struct renames *renames, const char *name, struc
 {
     regmatch_t matches[HOLES_MAX + 1];
 
-    for (size_t i = 0; renames && i < renames->n; i++)
-        if (regexec(&renames->list[i].from, name, HOLES_MAX + 1, matches, 0) == 0)
-            return rename_format(&renames->list[i], name, matches, arena);
+    for (size_t i = 0; renames && i < renames->n; i++) {
+        if (regexec(&renames->list[i].from, name, HOLES_MAX + 1, matches, 0) != 0)
+            continue;
+        const char *result = rename_format(&renames->list[i], name, matches, arena);
+        if (!renames->forward || strcmp(renames_apply(renames->forward, result, arena), name) == 0)
+            return result;
+    }
     return name;
 }

@@ -5,12 +5,15 @@
 #include "error.h"
 #include "layouts.h"
 
-/* The rules of one layout, compiled. NULL where it has none. */
+/* The pairs of one layout, compiled. */
 struct renames;
 
 /* Compiles layout.rename. In a pair both templates have the same holes: {block} is any text, any other hole a
  * decimal integer. -1 with *err set where they differ or a brace is not closed. */
 int renames_compile(const struct layout *layout, struct renames **renames, struct error *err);
+/* The way back: from the names that the layout gives to those that they were given for. Where a pair would
+ * give a name that the layout names otherwise, it does not fit. */
+int renames_compile_back(const struct layout *layout, struct renames **renames, struct error *err);
 void renames_free(struct renames *renames);
 
 /* The name by the first pair that fits, in the arena; the name itself where none does. renames may be NULL.

@@ -7,6 +7,18 @@
 
 #define BLOCK_HOLE "{block}"
 #define WEIGHT_SUFFIX ".weight"
+#define AXIS_LETTERS "abcdefghijklmnopqrstuvwxyz_"
+
+/* A word that can be an axis in a name; `proj` and `block` are none. */
+static bool is_axis(const char *word, size_t length)
+{
+    size_t letters = 0;
+
+    while (letters < length && strchr(AXIS_LETTERS "0123456789", word[letters]))
+        letters++;
+    return length > 0 && letters == length && strchr(AXIS_LETTERS, *word) &&
+           !(length == 4 && memcmp(word, "proj", 4) == 0) && !(length == 5 && memcmp(word, "block", 5) == 0);
+}
 
 /* What stands between the braces: an axis, the enumerated axis, or both. */
 static int parse_hole(const char *text, const char *word, size_t length, struct axis_words *words,
@@ -16,8 +28,10 @@ static int parse_hole(const char *text, const char *word, size_t length, struct 
     const struct enumeration *enumeration = result->enumeration;
     const char *space = memchr(word, ' ', length);
     size_t first = space ? (size_t)(space - word) : length;
-    uint8_t axis = axis_word(words, word, first, arena);
 
+    if (!is_axis(word, first) || (space && !is_axis(space + 1, length - first - 1)))
+        return error_set(err, "name \"%s\": '%.*s' is no axis", text, (int)length, word);
+    uint8_t axis = axis_word(words, word, first, arena);
     if (result->n_holes == TEMPLATE_HOLES_MAX)
         return error_set(err, "name \"%s\": more than %d holes besides {block}", text, TEMPLATE_HOLES_MAX);
     *hole = (struct template_hole){.kind = HOLE_INTEGER, .axis = axis};
@@ -31,6 +45,20 @@ static int parse_hole(const char *text, const char *word, size_t length, struct 
         return error_set(err, "name \"%s\": '%.*s' is no axis, or one too many", text, (int)length, word);
     result->n_holes++;
     return 0;
+}
+
+/* tail: the length of what follows the last hole. */
+static int check_holes(const struct name_template *t, size_t tail, struct error *err)
+{
+    unsigned integers = 0;
+
+    for (unsigned i = 0; i < t->n_holes; i++)
+        integers += t->holes[i].kind != HOLE_WORD;
+    if (t->n_holes == 0 && tail == 0)
+        return error_set(err, "name \"%s\" is nothing but {block}", t->text);
+    if (integers > 1)
+        return error_set(err, "name \"%s\" has two integers; one is supported", t->text);
+    return t->n_holes - integers > 1 ? error_set(err, "name \"%s\" has a word twice", t->text) : 0;
 }
 
 int template_parse(const char *text, const struct enumeration *enumeration, struct axis_words *words,
@@ -49,7 +77,7 @@ int template_parse(const char *text, const struct enumeration *enumeration, stru
         if (length == 0 && at[length] != '\0')
             return error_set(err, "name \"%s\": two holes touch", text);
         if (at[length] == '\0')
-            return length || result->n_holes ? 0 : error_set(err, "name \"%s\" is nothing but {block}", text);
+            return check_holes(result, length, err);
         size_t word = strcspn(at + length + 1, "{}");
         if (at[length] != '{' || at[length + 1 + word] != '}' || word == 0)
             return error_set(err, "name \"%s\": a brace is not closed", text);
