@@ -57,7 +57,8 @@ static const struct option_row option_rows[] = {
     {OPTION_CACHE_SIZE, OPTIONS_MOUNT, "cache-size", "SIZE",
      "memory for computed blocks: 64M, 1G; default 256M"},
     {OPTION_SOURCE_CACHE, OPTIONS_MOUNT, "source-cache", "keep|drop",
-     "whether the page cache keeps the source beside the mount; default keep"},
+     "whether the page cache keeps what moefs reads of SRC, beside what is read of\n"
+     "the mount; default drop"},
     {OPTION_READ_AHEAD, OPTIONS_MOUNT, "read-ahead", "SIZE",
      "how far the kernel reads ahead, where moefs may set it (root);\n"
      "default 1M, 0 leaves it alone"},
@@ -172,8 +173,8 @@ static int set_read_ahead(const struct options_command *command, const char *tex
 static int set_source_cache(const struct options_command *command, const char *text, struct options *options,
                             struct error *err)
 {
-    options->drop_source_cache = strcmp(text, "drop") == 0;
-    if (!options->drop_source_cache && strcmp(text, "keep") != 0)
+    options->drop_source_cache = strcmp(text, "keep") != 0;
+    if (options->drop_source_cache && strcmp(text, "drop") != 0)
         return error_set(err, "%s: --source-cache %s: keep or drop", command->name, text);
     return 0;
 }
@@ -301,7 +302,8 @@ enum options_result options_parse(const struct options_command *command, int arg
     char shorts[2 * N_ROWS + 2];
     int code;
 
-    *options = (struct options){.cache_size = READER_CACHE_DEFAULT, .read_ahead = READ_AHEAD_DEFAULT};
+    *options = (struct options){
+        .cache_size = READER_CACHE_DEFAULT, .read_ahead = READ_AHEAD_DEFAULT, .drop_source_cache = true};
     make_tables(command, longs, shorts);
     opterr = 0;
     optind = 0;

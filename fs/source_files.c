@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -20,6 +21,9 @@
  * drop only a part, and RWF_DONTCACHE halves the speed (docs/performance.md). */
 #define WINDOW ((uint64_t)32 << 20)
 #define FOLIO_MAX ((uint64_t)2 << 20)
+#define WINDOW_STAYS (1U << 31) /* it was in the page cache before */
+
+#define SYS_CACHESTAT 451 /* Linux 6.5, the same number everywhere; libc's headers may be older */
 
 struct held_file {
     struct source_file opened;
@@ -50,19 +54,51 @@ static void drop_window(const struct held_file *file, uint64_t window)
     posix_fadvise(file->opened.fd, (off_t)(begin - before), (off_t)(before + WINDOW), POSIX_FADV_DONTNEED);
 }
 
+/* Whether most of the window is in the page cache, or the kernel cannot say: then it is left there. */
+static bool window_is_cached(const struct held_file *file, uint64_t window)
+{
+    const uint64_t range[2] = {window * WINDOW, WINDOW};
+    uint64_t found[5] = {0}; /* the first is the number of cached pages */
+    const uint64_t size = (uint64_t)file->opened.stat.st_size - window * WINDOW;
+
+    if (syscall(SYS_CACHESTAT, file->opened.fd, range, found, 0) != 0)
+        return true;
+    return found[0] * (uint64_t)sysconf(_SC_PAGESIZE) > (size < WINDOW ? size : WINDOW) / 2;
+}
+
+/* Before a read: which of its windows begin to be read, and are they somebody's already? */
+static void look_ahead(const struct held_file *file, uint64_t offset, uint64_t length)
+{
+    const uint64_t size = (uint64_t)file->opened.stat.st_size;
+
+    if (!file->windows || length == 0)
+        return;
+    for (uint64_t window = offset / WINDOW;
+         window * WINDOW < size && window <= (offset + length - 1) / WINDOW; window++) {
+        unsigned untouched = 0;
+        if (atomic_load(&file->windows[window]) == untouched)
+            atomic_compare_exchange_strong(&file->windows[window], &untouched,
+                                           window_is_cached(file, window) ? WINDOW_STAYS : 1);
+    }
+}
+
 static void drop_behind(const struct held_file *file, uint64_t offset, uint64_t length)
 {
     const uint64_t size = (uint64_t)file->opened.stat.st_size;
     const uint64_t head = file->opened.head_length; /* nobody reads it again */
 
+    if (!file->windows)
+        return;
     while (length > 0 && offset < size) {
         const uint64_t window = offset / WINDOW, end = (window + 1) * WINDOW;
         const uint64_t begin = window * WINDOW > head ? window * WINDOW : head;
         const uint64_t all = (end < size ? end : size) - begin;
         const uint64_t n = length < end - offset ? length : end - offset;
-        if (atomic_fetch_add(&file->windows[window], (unsigned)n) + n >= all) {
+        const unsigned read = atomic_fetch_add(&file->windows[window], (unsigned)n) + (unsigned)n;
+        if ((read & ~WINDOW_STAYS) >= all) {
             atomic_store(&file->windows[window], 0);
-            drop_window(file, window);
+            if (!(read & WINDOW_STAYS))
+                drop_window(file, window);
         }
         offset += n;
         length -= n;
@@ -74,14 +110,14 @@ static int read_exact(const struct held_file *file, uint64_t offset, void *buffe
 {
     char *to = buffer;
 
+    look_ahead(file, offset, length);
     while (length > 0) {
         ssize_t n = pread(file->opened.fd, to, length < PREAD_MAX ? length : PREAD_MAX, (off_t)offset);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
             return n < 0 ? errno : EIO;
-        if (file->windows)
-            drop_behind(file, offset, (uint64_t)n);
+        drop_behind(file, offset, (uint64_t)n);
         to += n;
         offset += (uint64_t)n;
         length -= (size_t)n;

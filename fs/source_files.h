@@ -25,8 +25,9 @@ struct source_file {
 struct source *source_files_open(const struct source_file *files, uint32_t n);
 
 /* From now on the page cache does not keep what is read here: for a reader whose own pages are cached. A part
- * of a file is dropped, whoever had brought it in, once as many bytes have been read from it as it has. To be
- * called before the first read. -1: memory is short. */
+ * of a file of which little was cached before is dropped once as many bytes have been read from it as it has.
+ * Does nothing where the kernel cannot say what is cached (Linux < 6.5). To be called before the first read.
+ * -1: memory is short. */
 int source_files_drop_cache(struct source *source);
 
 #endif

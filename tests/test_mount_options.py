@@ -139,6 +139,22 @@ def test_source_cache(mount, src, mode, to):
     assert cached > size * 0.9 if mode == "keep" else cached < size * 0.1, (cached, size)
 
 
+@pytest.mark.parametrize("to", ("merged", "in-out"))
+def test_a_cached_source_stays_cached(mount, src, to):
+    weights = sorted(src.glob("*.safetensors"))
+    if cached_pages(weights) is None:
+        pytest.skip("this kernel has no cachestat")
+    for path in weights:
+        path.read_bytes()
+    cached = cached_pages(weights)
+    with mount(src, "--to", to, "--source-cache", "drop") as m:
+        for _ in range(2):
+            for path in m.path.glob("*.safetensors"):
+                path.read_bytes()
+            drop(m.path.glob("*.safetensors"))
+        assert cached_pages(weights) == cached
+
+
 @pytest.mark.parametrize(
     "options,message",
     [
