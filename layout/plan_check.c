@@ -191,46 +191,83 @@ static const char *find_unfit(const struct recognition *recognition, const char 
     return NULL;
 }
 
-static void warn_misread(struct planning *p, const struct group *was, const char *made, const char *seen)
+/* How the result is read without being told anything, and as what it was made. */
+struct way_back {
+    struct recognition plain, told;
+};
+
+static bool reads_as(const struct recognition *recognition, const struct group *was,
+                     const struct compile_target *target)
 {
-    if (strcmp(seen, made) != 0)
+    const struct group *is = find_group(recognition, target->block, was->word);
+
+    return is && !find_unfit(recognition, target->block) && !is->ambiguous &&
+           bound_same_placement(is->bound, target->bound);
+}
+
+static void warn_misread(struct planning *p, const struct group *was, const struct group *seen,
+                         const char *made)
+{
+    if (!seen)
+        notes_add(&p->plan->notes, NOTE_WARNING,
+                  "%s: as %s its experts will not be recognised: reading it back needs --from %s", was->block,
+                  made, made);
+    else if (strcmp(seen->bound->layout->name, made) != 0)
         notes_add(&p->plan->notes, NOTE_WARNING,
                   "%s: as %s it will be taken for %s by whoever reads it back: that needs --from %s",
-                  was->block, made, seen, made);
+                  was->block, made, seen->bound->layout->name, made);
     else
         notes_add(&p->plan->notes, NOTE_WARNING,
                   "%s: model_type %s is not known, so reading this copy back needs --from %s", was->block,
                   planning_model_type(p), made);
 }
 
-static void compare_way_back(struct planning *p, const struct recognition *back)
+/* Not even --from reads it. A layout that is made for others only is the user's business. */
+static void report_unreadable(struct planning *p, const struct group *was,
+                              const struct compile_target *target, const char *reason)
+{
+    const char *made = target->bound->layout->name;
+
+    if (target->bound->layout->generic)
+        error_add(p->err, "%s: as %s it could not be read again: %s", was->block, made, reason);
+    else
+        notes_add(&p->plan->notes, NOTE_WARNING, "%s: as %s it cannot be read back: %s", was->block, made,
+                  reason);
+}
+
+static void compare_way_back(struct planning *p, const struct way_back *back)
 {
     bool warned = false;
 
     for (uint32_t g = 0; g < p->recognition.n_groups; g++) {
         const struct group *was = &p->recognition.groups[g];
         const struct compile_target *target = &p->targets[g];
-        if (!target->bound)
+        if (!target->bound || reads_as(&back->plain, was, target))
             continue;
-        const struct group *is = find_group(back, target->block, was->word);
-        const char *unfit = find_unfit(back, target->block);
-        const char *made = target->bound->layout->name;
-        if (is && !unfit && !is->ambiguous && bound_same_placement(is->bound, target->bound))
-            continue;
-        /* a layout that is read only when it is named cannot be seen; any other must be */
-        if (unfit || (!is && target->bound->layout->generic))
-            error_add(p->err, "%s: as %s it could not be read again: %s", was->block, made,
-                      unfit ? unfit : "no experts would be seen");
+        const char *reason = find_unfit(&back->told, target->block);
+        bool readable = reads_as(&back->told, was, target);
+        if (!readable && (!warned || target->bound->layout->generic))
+            report_unreadable(p, was, target, reason ? reason : "no experts would be seen");
         else if (!warned)
-            warn_misread(p, was, made, is ? is->bound->layout->name : "no experts");
+            warn_misread(p, was, find_group(&back->plain, target->block, was->word),
+                         target->bound->layout->name);
         warned = true;
     }
+}
+
+static bool all_read(const struct planning *p, const struct recognition *back)
+{
+    bool all = true;
+
+    for (uint32_t g = 0; g < p->recognition.n_groups && all; g++)
+        all = !p->targets[g].bound || reads_as(back, &p->recognition.groups[g], &p->targets[g]);
+    return all;
 }
 
 int plan_check_way_back(struct planning *p)
 {
     const struct tensor_info **infos = xreallocarray(NULL, p->plan->n_tensors, sizeof *infos);
-    struct recognition back;
+    struct way_back back;
 
     for (uint32_t i = 0; i < p->plan->n_tensors; i++)
         infos[i] = &p->plan->tensors[i].info;
@@ -239,9 +276,14 @@ int plan_check_way_back(struct planning *p)
                                     .config = &p->checkpoint->config,
                                     .tensors = infos,
                                     .n_tensors = p->plan->n_tensors};
-    recognise(&input, &back);
-    compare_way_back(p, &back);
-    recognition_free(&back);
+    recognise(&input, &back.plain);
+    if (!all_read(p, &back.plain)) {
+        input.from = p->to;
+        recognise(&input, &back.told);
+        compare_way_back(p, &back);
+        recognition_free(&back.told);
+    }
+    recognition_free(&back.plain);
     free(infos);
     return p->err->text ? -1 : 0;
 }
