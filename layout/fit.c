@@ -176,20 +176,36 @@ static int solve(const struct fitting *f, struct fit_word *w)
     return 0;
 }
 
-/* The first axis that a form of the group needs and whose size is not known, or AXIS_NONE. */
+#define CONFIG_NUMBERS_MAX 32
+
+/* What config.json tells of the axis' size: how many numbers. */
+static size_t told_sizes(const struct fitting *f, uint8_t axis, uint64_t numbers[CONFIG_NUMBERS_MAX])
+{
+    const char *paths = f->rule->config[axis];
+
+    return paths ? config_numbers(f->input->config, paths, numbers, CONFIG_NUMBERS_MAX) : 0;
+}
+
+/* An axis that a form of the group needs and whose size is not known, or AXIS_NONE: the first that
+ * config.json tells, else the first. */
 static uint8_t find_unsolved(const struct fitting *f, const struct fit_word *w)
 {
     const struct axis_words *words = &f->input->layouts->words;
+    uint64_t numbers[CONFIG_NUMBERS_MAX];
+    uint8_t first = AXIS_NONE;
 
     for (unsigned k = 0; k < f->bound->n_forms; k++)
-        for (uint8_t a = 1; a < words->n; a++)
-            if (w->n_of_form[k] > 0 && axes_contain(&f->bound->forms[k].axes, a) &&
-                axis_size(words, a, w->sizes, f->bound->forms[k].n_projs) == 0)
+        for (uint8_t a = 1; a < words->n; a++) {
+            if (w->n_of_form[k] == 0 || !axes_contain(&f->bound->forms[k].axes, a) ||
+                axis_size(words, a, w->sizes, f->bound->forms[k].n_projs) > 0)
+                continue;
+            if (told_sizes(f, a, numbers) == 1)
                 return a;
-    return AXIS_NONE;
+            if (first == AXIS_NONE)
+                first = a;
+        }
+    return first;
 }
-
-#define CONFIG_NUMBERS_MAX 32
 
 /* A size that the shapes leave open is config.json's, where that tells exactly one. */
 static int solve_from_config(const struct fitting *f, struct fit_word *w)
@@ -198,14 +214,11 @@ static int solve_from_config(const struct fitting *f, struct fit_word *w)
     uint64_t numbers[CONFIG_NUMBERS_MAX];
 
     for (uint8_t axis; (axis = find_unsolved(f, w)) != AXIS_NONE;) {
-        size_t n = f->rule->config[axis]
-                       ? config_numbers(f->input->config, f->rule->config[axis], numbers, CONFIG_NUMBERS_MAX)
-                       : 0;
-        if (n != 1)
+        const char *paths = f->rule->config[axis];
+        if (told_sizes(f, axis, numbers) != 1 || numbers[0] == 0)
             return error_set(f->err, "the size of '%s' cannot be told from the shapes%s%s",
-                             words->words[axis],
-                             f->rule->config[axis] ? ", and config.json does not say " : "",
-                             f->rule->config[axis] ? f->rule->config[axis] : "");
+                             words->words[axis], paths ? ", and config.json does not say " : "",
+                             paths ? paths : "");
         w->sizes[axis] = numbers[0];
         if (solve(f, w) < 0)
             return -1;
@@ -220,9 +233,7 @@ static int check_with_config(const struct fitting *f, const struct fit_word *w)
     uint64_t numbers[CONFIG_NUMBERS_MAX];
 
     for (uint8_t a = 1; a < words->n; a++) {
-        size_t n = f->rule->config[a] && w->sizes[a] > 0
-                       ? config_numbers(f->input->config, f->rule->config[a], numbers, CONFIG_NUMBERS_MAX)
-                       : 0;
+        size_t n = w->sizes[a] > 0 ? told_sizes(f, a, numbers) : 0;
         bool found = n == 0;
         for (size_t i = 0; i < n; i++)
             found |= numbers[i] == w->sizes[a];

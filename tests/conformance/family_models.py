@@ -49,6 +49,7 @@ GEMMA = {"num_experts": EXPERTS, "top_k_experts": 2, "moe_intermediate_size": IN
          "hidden_size_per_layer_input": 4}
 ROPE3 = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
 VITPOSE = {"num_experts": 3, "part_features": 5, "image_size": [8, 8], "patch_size": [2, 2]}
+TWO_HEADS = {"num_key_value_heads": 2}
 NOPE = {"num_key_value_heads": 2, "qk_rope_head_dim": 0, "head_dim": 0, "linear_head_dim": 4, "linear_num_heads": 2,
         "layer_types": ["linear_attention", "indexed_attention"], "indexer_types": ["full", "full"], **SPARSE}
 DOTS = {"num_key_value_heads": 2, "per_layer_config": {}, **SPARSE, "layer_types": ["indexed_attention", "sliding_attention"],
@@ -82,8 +83,9 @@ EXTRA = {
     "muse_spark": {"audio_config": {"num_hidden_layers": 1, "patch_sizes": [4], "hidden_sizes": [6], "depths": [1]},
                    "text_config": {"moe_hidden_size": 10}},
     "muse_spark_text": {"moe_hidden_size": 10},
-    "nemo_speechlm": {"text_config": MAMBA, "audio_config": {"diarization_config": {"head_config": {
-        "hidden_size": 4, "audio_hidden_size": HIDDEN}}}, "word_timestamp_config": {"blank_token_id": 39}},
+    "nemo_speechlm": {"text_config": MAMBA, "word_timestamp_config": {**TWO_HEADS, "blank_token_id": 39},
+                      "audio_config": {"asr_config": TWO_HEADS, "diarization_config": {
+                          "audio_config": TWO_HEADS, "head_config": {"hidden_size": 4, "audio_hidden_size": HIDDEN}}}},
     "nemotron_h": MAMBA,
     "nemotron_h_omni": {"text_config": MAMBA, "vision_config": {"video_temporal_patch_size": 2}},
     "nllb-moe": {"encoder_sparse_step": 1, "decoder_sparse_step": 2},
@@ -97,10 +99,9 @@ EXTRA = {
     "zaya": {"num_experts_per_tok": 1},
 }
 
-# Types in these folders that have no experts' weights: each with the reason.
-NONE = {
-    "doge": "its product-key experts are rows of nn.Embedding: there is no experts' tensor",
-}
+# Of every third type: experts whose numbers do not sort as text.
+MANY = 11
+COUNTS = {"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"}
 
 ORDER = ["ForConditionalGeneration", "ForCausalLM", "ForTokenClassification", "", "Model"]
 
@@ -147,9 +148,6 @@ def moe_types():
     for model_type in sorted(CONFIG_MAPPING_NAMES):
         if model_type not in auto_classes():
             continue
-        if model_type_to_module_name(model_type) not in folders and not re.search("moe|kimi|nemo", model_type):
-            # a type that only nests others: look inside
-            pass
         try:
             config = CONFIG_MAPPING[model_type]()
         except Exception:
@@ -159,21 +157,22 @@ def moe_types():
     return found
 
 
-def tiny_fields(default, extra):
+def tiny_fields(default, extra, experts):
     fields = {}
     present = default.to_dict()
     for name, value in SMALL.items():
         if type(present.get(name)) is int:
-            fields[name] = value
+            fields[name] = experts if name in COUNTS else value
     nested = subconfigs(default)
     for name, sub in nested.items():
-        fields[name] = {"model_type": sub.model_type, **tiny_fields(sub, extra.get(name, {}))}
+        fields[name] = {"model_type": sub.model_type, **tiny_fields(sub, extra.get(name, {}), experts)}
     return fields | {k: v for k, v in extra.items() if k not in nested}
 
 
 def tiny_config(model_type):
     cls = CONFIG_MAPPING[model_type]
-    return cls(**tiny_fields(cls(), EXTRA.get(model_type, {})))
+    experts = MANY if moe_types().index(model_type) % 3 == 1 else EXPERTS
+    return cls(**tiny_fields(cls(), EXTRA.get(model_type, {}), experts))
 
 
 def random_fill(tensor, generator):
