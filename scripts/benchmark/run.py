@@ -171,8 +171,12 @@ class Bench:
         if not source:
             return
         like = self.make_likeness(source, to)
+        variants = list(self.variants)
+        if to == "original" and self.can_pass_through(source):
+            self.variants["passthrough"] = (self.moefs, ["--passthrough"])
+            variants.append("passthrough")
         for state in self.arguments.source:
-            systems = ["raw file", *([] if state == "cold" else ["nullfs"]), *self.variants]
+            systems = ["raw file", *([] if state == "cold" else ["nullfs"]), *variants]
             rows = {}
             for operation in self.arguments.operations:
                 if operation == "fastsafetensors" and not self.has_fastsafetensors():
@@ -183,6 +187,14 @@ class Bench:
                         results[system].append(self.measure_file(system, operation, source, to, like, state, i))
             self.measured["read"][f"{model}, source {state}"] = rows
             report.print_row_table(f"{model}, source {state}", rows, systems)
+
+    def can_pass_through(self, source):
+        try:
+            with self.serve_moefs("moefs", source, "original", ("--passthrough",)):
+                return True
+        except RuntimeError as error:
+            self.leave_out(str(error).strip().splitlines()[-1])
+            return False
 
     def has_fastsafetensors(self):
         try:
