@@ -8,13 +8,15 @@
 enum exit_status {
     EXIT_OK = 0,
     EXIT_REFUSED = 1, /* bad input, or a failure */
-    EXIT_USAGE = 2
+    EXIT_USAGE = 2,
+    EXIT_DIFFERENT = 3 /* verify found a difference */
 };
 
 int command_mount(int argc, char **argv, struct error *err);
 int command_umount(int argc, char **argv, struct error *err);
 int command_plan(int argc, char **argv, struct error *err);
 int command_sample(int argc, char **argv, struct error *err);
+int command_verify(int argc, char **argv, struct error *err);
 int command_layouts(int argc, char **argv, struct error *err);
 
 #endif

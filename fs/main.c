@@ -13,6 +13,7 @@ static const struct command {
     {"mount", command_mount, "mount a checkpoint in another expert layout"},
     {"umount", command_umount, "unmount it"},
     {"plan", command_plan, "show what would be mounted: tensors, files, where the bytes come from"},
+    {"verify", command_verify, "prove that what is exposed holds the source's weights"},
     {"sample", command_sample, "write a small valid checkpoint to try things on"},
     {"layouts", command_layouts, "list the known layouts and architectures"},
 };

@@ -5,10 +5,13 @@
 #include "read_ahead.h"
 #include "reader.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+
+#define TOKENS_MAX 1024 /* their states and shares are held in memory */
 
 enum option_code {
     OPTION_TO = 256,
@@ -27,6 +30,14 @@ enum option_code {
     OPTION_READ_AHEAD,
     OPTION_PASSTHROUGH,
     OPTION_SOURCE_CACHE,
+    OPTION_LAYERS,
+    OPTION_TOKENS,
+    OPTION_SEED,
+    OPTION_ORDER,
+    OPTION_SOURCE,
+    OPTION_WRITE_DIGESTS,
+    OPTION_CHECK_DIGESTS,
+    OPTION_WRITE_OUTPUTS,
     OPTION_HELP = 'h'
 };
 
@@ -68,7 +79,24 @@ static const struct option_row option_rows[] = {
     {OPTION_FOREGROUND, OPTIONS_MOUNT, "foreground", NULL, "stay in the foreground and log to stderr"},
     {OPTION_LOG_FILE, OPTIONS_MOUNT, "log-file", "FILE", "append the daemon's log to FILE; default syslog"},
     {OPTION_FUSE, OPTIONS_MOUNT, NULL, "OPTIONS", "mount options, e.g. allow_other, nonempty"},
-    {OPTION_JSON, OPTIONS_JSON, "json", NULL, "print JSON"},
+    {OPTION_LAYERS, OPTIONS_VERIFY, "layers", "LIST",
+     "only tensors of these layers, by the first number in their names: 0,3-5"},
+    {OPTION_TOKENS, OPTIONS_VERIFY, "tokens", "N",
+     "route N tokens by the checkpoint's router, where it is known; without this\n"
+     "option, 16 tokens that visit every expert"},
+    {OPTION_SEED, OPTIONS_VERIFY, "seed", "N", "another seed gives other hidden states"},
+    {OPTION_ORDER, OPTIONS_VERIFY, "order", "after|before-down",
+     "where the routing weight goes in the fused path; default after, as in\n"
+     "transformers; before-down as in VeOmni"},
+    {OPTION_SOURCE, OPTIONS_VERIFY, "source", NULL,
+     "check first that the source's files are what the names of a Hugging Face\n"
+     "cache and the index promise"},
+    {OPTION_WRITE_DIGESTS, OPTIONS_VERIFY, "write-digests", "FILE",
+     "write each tensor's and file's XXH3-128, in sha256sum's format"},
+    {OPTION_CHECK_DIGESTS, OPTIONS_VERIFY, "check-digests", "FILE", "compare with such a file"},
+    {OPTION_WRITE_OUTPUTS, OPTIONS_VERIFY, "write-outputs", "FILE",
+     "write what the experts were given and gave, as safetensors"},
+    {OPTION_JSON, OPTIONS_JSON | OPTIONS_REPORT, "json", NULL, "print JSON"},
     {OPTION_EXPLAIN, OPTIONS_JSON, "explain", "TENSOR",
      "say where this virtual tensor comes from, step by step"},
     {OPTION_LAZY, OPTIONS_LAZY, "lazy", NULL,
@@ -199,6 +227,56 @@ static void add_fuse(struct options *options, const char *text)
     options->fuse = joined;
 }
 
+static int set_number(const struct options_command *command, const char *option, const char *text,
+                      uint64_t maximum, uint64_t *number, struct error *err)
+{
+    char *end;
+
+    errno = 0;
+    *number = strtoull(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end || errno || *number > maximum)
+        return error_set(err, "%s: --%s %s: not a number up to %llu", command->name, option, text,
+                         (unsigned long long)maximum);
+    return 0;
+}
+
+static int set_tokens(const struct options_command *command, const char *text, struct options *options,
+                      struct error *err)
+{
+    if (set_number(command, "tokens", text, TOKENS_MAX, &options->tokens, err) < 0)
+        return -1;
+    return options->tokens > 0 ? 0 : error_set(err, "%s: --tokens 0: at least one", command->name);
+}
+
+/* Numbers and ranges of up to nine digits, separated by commas. */
+static int set_layers(const struct options_command *command, const char *text, struct options *options,
+                      struct error *err)
+{
+    options->layers = text;
+    for (const char *at = text;; at++) {
+        const size_t first = strspn(at, "0123456789");
+        const size_t second = at[first] == '-' ? strspn(at + first + 1, "0123456789") : 0;
+        if (first == 0 || first > 9 || second > 9 || (at[first] == '-' && second == 0))
+            break;
+        at += at[first] == '-' ? first + 1 + second : first;
+        if (!*at)
+            return 0;
+        if (*at != ',')
+            break;
+    }
+    return error_set(err, "%s: --layers %s: not a list of numbers and ranges (example: 0,3-5)", command->name,
+                     text);
+}
+
+static int set_order(const struct options_command *command, const char *text, struct options *options,
+                     struct error *err)
+{
+    options->before_down = strcmp(text, "before-down") == 0;
+    if (!options->before_down && strcmp(text, "after") != 0)
+        return error_set(err, "%s: --order %s: after or before-down", command->name, text);
+    return 0;
+}
+
 static int set_option(const struct options_command *command, int code, struct options *options,
                       struct error *err)
 {
@@ -251,6 +329,26 @@ static int set_option(const struct options_command *command, int code, struct op
         return 0;
     case OPTION_LAZY:
         options->lazy = true;
+        return 0;
+    case OPTION_LAYERS:
+        return set_layers(command, optarg, options, err);
+    case OPTION_TOKENS:
+        return set_tokens(command, optarg, options, err);
+    case OPTION_SEED:
+        return set_number(command, "seed", optarg, UINT64_MAX, &options->seed, err);
+    case OPTION_ORDER:
+        return set_order(command, optarg, options, err);
+    case OPTION_SOURCE:
+        options->source = true;
+        return 0;
+    case OPTION_WRITE_DIGESTS:
+        options->write_digests = optarg;
+        return 0;
+    case OPTION_CHECK_DIGESTS:
+        options->check_digests = optarg;
+        return 0;
+    case OPTION_WRITE_OUTPUTS:
+        options->write_outputs = optarg;
         return 0;
     default:
         return error_set(err, "%s: option %d has no meaning here", command->name, code);
@@ -317,7 +415,9 @@ enum options_result options_parse(const struct options_command *command, int arg
         if (set_option(command, code, options, err) < 0)
             return OPTIONS_ERROR;
     }
-    if (argc - optind != command->n_operands)
+    options->n_operands = argc - optind;
+    if (options->n_operands < command->n_operands ||
+        options->n_operands > command->n_operands + command->n_optional)
         return error_set(err, "%s: expected %s, got %d operand%s; `moefs %s --help` explains", command->name,
                          command->operands, argc - optind, argc - optind == 1 ? "" : "s", command->name);
     options->operands = (const char *const *)(argv + optind);

@@ -15,13 +15,16 @@ enum option_set {
         1, /* what changes the plan: --to --from --fp8 --max-shard-size --exclude --follow-symlinks */
     OPTIONS_MOUNT = 2, /* --cache-size --source-cache --read-ahead --passthrough --foreground --log-file -o */
     OPTIONS_JSON = 4,  /* how the plan is printed: --json --explain */
-    OPTIONS_LAZY = 8
+    OPTIONS_LAZY = 8,
+    OPTIONS_VERIFY = 16, /* what is verified: --layers --tokens --seed --order --source and the files */
+    OPTIONS_REPORT = 32  /* --json alone */
 };
 
 struct options_command {
     const char *name;     /* "mount" */
     const char *operands; /* "SRC MNT" */
     int n_operands;
+    int n_optional;      /* operands that may follow */
     unsigned sets;       /* enum option_set, or-ed */
     const char *purpose; /* the paragraph of --help */
 };
@@ -40,6 +43,15 @@ struct options {
     bool json;
     const char *explain; /* a virtual tensor's name, or NULL */
     bool lazy;
+    const char *layers;        /* "0,3-5", checked, or NULL: all */
+    const char *write_digests; /* or NULL, like the next two */
+    const char *check_digests;
+    const char *write_outputs;
+    uint64_t tokens; /* 0: not said */
+    uint64_t seed;
+    bool before_down; /* --order before-down */
+    bool source;
+    int n_operands;
     const char **exclude; /* directory.exclude; owned */
 };
 

@@ -1,0 +1,130 @@
+#include "moe_matrix.h"
+
+#include <math.h>
+#include <string.h>
+
+/* The machine's widest vectors where the compiler can choose among them when the program starts. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) &&     \
+    !defined(__SANITIZE_THREAD__)
+#define WIDEST __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define WIDEST
+#endif
+
+#define LANES 32
+
+static float from_bits(uint32_t bits)
+{
+    float value;
+
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static float from_f16(uint16_t half)
+{
+    const uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = half & 0x7fff;
+
+    if (rest >= 0x7c00)
+        return from_bits(sign | 0x7f800000 | rest << 13);
+    /* the exponent's bias is 15 there and 127 here; subnormals come out right too */
+    return from_bits(sign | 0x3f800000) * (from_bits(rest << 13) * 0x1p112f);
+}
+
+static float from_e4m3(uint8_t byte)
+{
+    const int exponent = byte >> 3 & 15, mantissa = byte & 7;
+    float value = exponent ? ldexpf((float)(8 + mantissa), exponent - 10) : ldexpf((float)mantissa, -9);
+
+    if ((byte & 0x7f) == 0x7f)
+        value = NAN;
+    return byte & 0x80 ? -value : value;
+}
+
+bool moe_dtype_is_known(enum dtype dtype)
+{
+    return dtype == DTYPE_F32 || dtype == DTYPE_BF16 || dtype == DTYPE_F16 || dtype == DTYPE_F8_E4M3 ||
+           dtype == DTYPE_F8_E5M2;
+}
+
+WIDEST static void run_from_bf16(const unsigned char *from, uint64_t n, float *out)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        uint16_t half;
+        memcpy(&half, from + 2 * i, sizeof half);
+        out[i] = from_bits((uint32_t)half << 16);
+    }
+}
+
+static float element(enum dtype dtype, const unsigned char *at)
+{
+    uint32_t word;
+    uint16_t half;
+
+    switch (dtype) {
+    case DTYPE_F32:
+        memcpy(&word, at, sizeof word);
+        return from_bits(word);
+    case DTYPE_BF16:
+        memcpy(&half, at, sizeof half);
+        return from_bits((uint32_t)half << 16);
+    case DTYPE_F16:
+        memcpy(&half, at, sizeof half);
+        return from_f16(half);
+    case DTYPE_F8_E5M2:
+        return from_f16((uint16_t)(*at << 8));
+    case DTYPE_F8_E4M3:
+        return from_e4m3(*at);
+    default:
+        return NAN; /* moe_dtype_is_known() says no */
+    }
+}
+
+static void apply_scale(const struct moe_matrix *matrix, uint64_t first, uint64_t n, float *out)
+{
+    const struct moe_matrix *scale = matrix->scale;
+    const uint64_t size = dtype_bits(scale->dtype) / 8;
+
+    for (uint64_t r = 0; r < n; r++)
+        for (uint64_t c = 0; c < matrix->columns; c++) {
+            const uint64_t at = (first + r) / matrix->row_grain * scale->row_stride +
+                                c / matrix->column_grain * scale->column_stride;
+            out[r * matrix->columns + c] *=
+                element(scale->dtype, (const unsigned char *)scale->first + at * size);
+        }
+}
+
+void moe_matrix_rows(const struct moe_matrix *matrix, uint64_t first, uint64_t n, float *out)
+{
+    const uint64_t size = dtype_bits(matrix->dtype) / 8;
+    const unsigned char *from = (const unsigned char *)matrix->first + first * matrix->row_stride * size;
+
+    if (matrix->dtype == DTYPE_BF16 && matrix->column_stride == 1) {
+        for (uint64_t r = 0; r < n; r++)
+            run_from_bf16(from + r * matrix->row_stride * size, matrix->columns, out + r * matrix->columns);
+    } else {
+        /* rows inside: where they are next to each other in memory, a column's piece is one cache line */
+        for (uint64_t c = 0; c < matrix->columns; c++)
+            for (uint64_t r = 0; r < n; r++)
+                out[r * matrix->columns + c] = element(
+                    matrix->dtype, from + (r * matrix->row_stride + c * matrix->column_stride) * size);
+    }
+    if (matrix->scale)
+        apply_scale(matrix, first, n, out);
+}
+
+WIDEST float moe_dot(const float *a, const float *b, uint64_t n)
+{
+    float lanes[LANES] = {0};
+    uint64_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        for (unsigned l = 0; l < LANES; l++)
+            lanes[l] += a[i + l] * b[i + l];
+    for (unsigned l = 0; i < n; i++, l++)
+        lanes[l] += a[i] * b[i];
+    for (unsigned width = LANES / 2; width > 0; width /= 2)
+        for (unsigned l = 0; l < width; l++)
+            lanes[l] += lanes[l + width];
+    return lanes[0];
+}
