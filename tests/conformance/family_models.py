@@ -169,10 +169,14 @@ def tiny_fields(default, extra, experts):
     return fields | {k: v for k, v in extra.items() if k not in nested}
 
 
-def tiny_config(model_type):
+def merged(extra, fields):
+    return extra | {k: merged(extra.get(k, {}), v) if isinstance(v, dict) else v for k, v in fields.items()}
+
+
+def tiny_config(model_type, **fields):
     cls = CONFIG_MAPPING[model_type]
     experts = MANY if moe_types().index(model_type) % 3 == 1 else EXPERTS
-    return cls(**tiny_fields(cls(), EXTRA.get(model_type, {}), experts))
+    return cls(**tiny_fields(cls(), merged(EXTRA.get(model_type, {}), fields), experts))
 
 
 def random_fill(tensor, generator):
@@ -194,11 +198,11 @@ def keep_in_float32(model):
                 tensor.data = tensor.data.float()
 
 
-def random_model(model_type, seed=0):
+def random_model(model_type, seed=0, **fields):
     """Every parameter and every stored buffer is random: what is initialised to a constant would hide a mistake."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model = model_class(model_type)._from_config(tiny_config(model_type), dtype=torch.bfloat16).eval()
+    model = model_class(model_type)._from_config(tiny_config(model_type, **fields), dtype=torch.bfloat16).eval()
     keep_in_float32(model)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():

@@ -4,6 +4,7 @@ The types are found in transformers (family_models.moe_types), so a new one is a
 how it is built and architectures.json how it is stored. A table of all rows is printed at the end.
 """
 import gc
+import json
 import random
 import re
 import subprocess
@@ -21,20 +22,28 @@ from conftest import Row
 from checkpoints import dump_index, natural_key, tensor_bytes
 from hub import hub_tensors
 
+ROOT = Path(__file__).resolve().parents[2]
 SHARDS = 3
+
+# Types of parts of a model that no class of transformers loads alone; their experts are in the whole model's rows.
+INSIDE = {"qwen3_omni_moe_text", "dots3_note_vision_encoder"}
 
 
 class Family:
-    """One type's model, and the directory that the hub would have of it."""
+    """One type's model, and the directory that the hub would have of it. fields: the configuration's, besides."""
 
-    def __init__(self, model_type, directory):
+    def __init__(self, model_type, directory, **fields):
         self.model_type, self.directory = model_type, directory
-        model = family_models.random_model(model_type)
+        model = family_models.random_model(model_type, **fields)
         self.cls = type(model)
         self.kind = kind_of(model)
         self.tensors = hub_tensors(model, directory)
         self.parameters = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         write_shards(self.tensors, directory, seed=model_type)
+
+
+def architectures():
+    return json.loads((ROOT / "layout" / "data" / "architectures.json").read_text())
 
 
 def kind_of(model):
@@ -111,7 +120,104 @@ def test_loads_as_v5(family, mount, family_rows):
 @pytest.mark.parametrize("via", ["v5", "stacked", "per-expert"])
 def test_comes_back(family, via, mount, tmp_path):
     """The hub's tensors, from a copy in another layout."""
-    with mount(family.directory, "--to", via) as m:
-        subprocess.run(["cp", "-r", m.path, tmp_path / "copy"], check=True)
+    copy(mount, family.directory, tmp_path / "copy", "--to", via)
     with mount(tmp_path / "copy", "--to", "original") as m:
         assert_same_tensors(read_tensors(m.path), family.tensors)
+
+
+def copy(mount, src, dst, *options):
+    """Returns what the daemon said."""
+    with mount(src, *options) as m:
+        subprocess.run(["cp", "-r", m.path, dst], check=True)
+        return m.log.read_text()
+
+
+# ---- what the suite above must be able to see ----
+
+
+def wrong(layout_file, name, spell, axes):
+    """A layout of a user's own, in place of an entry that somebody got wrong."""
+    weight = {"name": name, **axes}
+    layout_file.write_text(json.dumps({"summary": "wrong on purpose", "spell": spell, "weight": weight}))
+    return layout_file
+
+
+PER_EXPERT = {"gate": "inner hidden", "up": "inner hidden", "down": "hidden inner"}
+WRONG = {
+    "mixtral": ("{block}.experts.{expert}.{proj}.weight", {"gate": "w3", "up": "w1", "down": "w2"}, PER_EXPERT),
+    "qwen3_moe": ("{block}.experts.{expert}.{proj}.weight", {"gate": "up_proj", "up": "gate_proj"}, PER_EXPERT),
+    "inkling2_text": ("{block}.experts.{proj}", {"gate up": "w13_weight", "down": "w2_weight"},
+                      {"gate up": "expert (proj inner) hidden", "down": "expert hidden inner"}),
+}
+
+
+@pytest.mark.parametrize("model_type", WRONG)
+def test_the_load_sees_a_wrong_entry(model_type, mount, tmp_path):
+    """Gate and up swapped, or one behind the other where they alternate: everything fits and comes back right, and
+    still the experts are wrong. Nothing but loading can tell, so every type above is loaded."""
+    family = Family(model_type, tmp_path / "hub")
+    layout = wrong(tmp_path / "wrong.json", *WRONG[model_type])
+    with mount(family.directory, "--from", layout, "--to", "v5") as m:
+        with pytest.raises(AssertionError, match="gate_up_proj"):
+            assert_loads(family, m.path)
+    copy(mount, family.directory, tmp_path / "copy", "--from", layout, "--to", "merged")
+    with mount(tmp_path / "copy", "--from", "merged", "--to", layout) as m:
+        assert_same_tensors(read_tensors(m.path), family.tensors)
+
+
+@pytest.mark.parametrize("model_type,via", [("gpt_oss", "in-out"), ("qwen3_moe", "up-first"), ("llama4", "in-out-interleaved")])
+def test_a_copy_that_would_be_misread_says_so(model_type, via, mount, tmp_path):
+    """Nothing in such a copy tells how it is stored: the mount says what its reader needs, and with that it returns."""
+    family = Family(model_type, tmp_path / "hub")
+    assert f"--from {via}" in copy(mount, family.directory, tmp_path / "copy", "--to", via)
+    with mount(tmp_path / "copy", "--from", via, "--to", "original") as m:
+        assert_same_tensors(read_tensors(m.path), family.tensors)
+    with mount(tmp_path / "copy", "--to", "original") as m:
+        with pytest.raises(AssertionError):
+            assert_same_tensors(read_tensors(m.path), family.tensors)
+
+
+def test_longcat_without_its_zero_experts(mount, tmp_path):
+    """As published: they have no weights. What is there is merged, and the mount says that the numbers differ from
+    config.json's; this transformers cannot load that, mounted or not."""
+    family = Family("longcat_flash", tmp_path / "hub")
+    zero = family_models.tiny_config("longcat_flash").zero_expert_num
+    routed = family_models.tiny_config("longcat_flash").n_routed_experts
+    assert zero > 0
+    tensors = {n: t for n, t in family.tensors.items()
+               if not (m := re.search(r"\.experts\.(\d+)\.", n)) or int(m[1]) < routed}
+    write_shards(tensors, family.directory, seed=0)
+    with mount(family.directory, "--to", "v5") as m:
+        merged = read_tensors(m.path)
+    want = {n: torch.cat([t[:routed]]) for n, t in family.parameters.items() if n.endswith(".experts.gate_up_proj")}
+    assert_same_tensors({n: merged[n] for n in want}, want)
+    copy(mount, family.directory, tmp_path / "copy", "--to", "v5")
+    with mount(tmp_path / "copy", "--to", "original") as m:
+        assert_same_tensors(read_tensors(m.path), tensors)
+
+
+SQUARE = [{"moe_intermediate_size": 10}, {"moe_intermediate_size": 20}]  # hidden_size 20: 2I == H, I == H
+
+
+@pytest.mark.parametrize("fields", SQUARE, ids=["2I=H", "I=H"])
+@pytest.mark.parametrize("model_type", ["olmoe", "qwen3_moe", "qwen3_vl_moe", "nemotron_h", "nemo_speechlm", "gpt_oss"])
+def test_square_experts(model_type, fields, mount, tmp_path):
+    """transformers itself reads a square qwen3_vl_moe wrongly from its hub layout; the model that was saved is the
+    truth, and the mount gives it."""
+    if model_type in ("olmoe", "gpt_oss"):
+        fields = {"intermediate_size": fields["moe_intermediate_size"]}
+    elif model_type in ("qwen3_vl_moe", "nemo_speechlm"):
+        fields = {"text_config": fields}
+    family = Family(model_type, tmp_path / "hub", **fields)
+    with mount(family.directory, "--to", "v5") as m:
+        assert_loads(family, m.path)
+    copy(mount, family.directory, tmp_path / "copy", "--to", "stacked")
+    with mount(tmp_path / "copy", "--to", "original") as m:
+        assert_same_tensors(read_tensors(m.path), family.tensors)
+
+
+def test_the_data_has_every_type_and_no_other():
+    known = {t for entry in architectures()["architectures"] for t in entry["types"]}
+    found = set(family_models.moe_types())
+    assert sorted(found - known) == []
+    assert sorted(known - found - INSIDE) == []
