@@ -175,17 +175,15 @@ static int add_form(const struct verify *verify, struct logical_group *group,
 
     *form = (struct logical_form){
         .part = (uint8_t)part, .proj = (uint8_t)proj, .number_axis = AXIS_NONE, .count = 1};
-    for (unsigned w = 0; w < 2; w++) {
-        unsigned f = find_form(group->bound[w], part, proj, &form->at[w].position);
-        if (f == FORMS_MAX)
-            return w; /* not stored at all: 0; the plan refuses a part without a place */
-        form->at[w].form = (uint8_t)f;
-    }
-    if (group->group->n_members[form->at[0].form] == 0)
+    const unsigned from = find_form(group->bound[0], part, proj, &form->at[0].position);
+    if (from == FORMS_MAX || group->group->n_members[from] == 0)
         return 0;
-    unsigned main_form = find_form(per_expert, 0, proj, &position);
-    if (main_form == FORMS_MAX)
+    const unsigned to = find_form(group->bound[1], part, proj, &form->at[1].position);
+    const unsigned main_form = find_form(per_expert, 0, proj, &position);
+    if (to == FORMS_MAX || main_form == FORMS_MAX)
         return -1;
+    form->at[0].form = (uint8_t)from;
+    form->at[1].form = (uint8_t)to;
     form->name = &per_expert->forms[main_form].name;
     form->part_name = verify->layouts->parts[part];
     const int hole = template_integer_hole(form->name);
