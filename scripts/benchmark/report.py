@@ -31,7 +31,9 @@ def print_row_table(title, rows, systems):
     """rows: {label: {system: [run, ...]}}. A cell is the rate, and CPU-seconds per GB behind it; the last two say how many
     bytes moefs read of the source, and how many came from the disk, for each byte that was asked for."""
     has = [base for base in ("nullfs", "raw file") if base in systems]
-    ratios = [("moefs", base) for base in has] + [(system, "moefs") for system in systems[systems.index("moefs") + 1 :]]
+    others = systems[systems.index("moefs") + 1 :]
+    ratios = [("moefs", base) for base in has]
+    ratios += [(system, "raw file" if system == "passthrough" else "moefs") for system in others]
     print(f"\n### {title}\n")
     print("| " + " | ".join(["GB/s (CPU s/GB)", *systems, *(f"{a} / {b}" for a, b in ratios), "source read", "from disk"]) + " |")
     print("|" + "---|" * (3 + len(systems) + len(ratios)))
