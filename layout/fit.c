@@ -271,18 +271,43 @@ static int fit_words(const struct fitting *f, struct fit *fit)
     return 0;
 }
 
-/* Copies the counts of hits of one part's forms, or of all main parts'. */
-static void take_part(const struct fitting *f, const struct fit *from, bool main, uint8_t part,
-                      struct fit *to)
+typedef bool part_test(const struct layouts *layouts, uint8_t part);
+
+/* Copies the counts of hits of one part's forms. */
+static void take_part(const struct fitting *f, const struct fit *from, uint8_t part, struct fit *to)
 {
     for (unsigned w = 0; w < from->n_words; w++)
-        for (unsigned k = 0; k < f->bound->n_forms; k++) {
-            uint8_t p = f->bound->forms[k].part;
-            if (main ? layouts_is_main(f->input->layouts, p) : p == part) {
+        for (unsigned k = 0; k < f->bound->n_forms; k++)
+            if (f->bound->forms[k].part == part) {
                 to->words[w].of_form[k] = from->words[w].of_form[k];
                 to->words[w].n_of_form[k] = from->words[w].n_of_form[k];
             }
+}
+
+/* The same of all parts of a kind; false where the checkpoint has none of them. */
+static bool take_parts(const struct fitting *f, const struct fit *from, part_test *is_wanted, struct fit *to)
+{
+    bool any = false;
+
+    for (uint8_t p = 0; p < f->input->layouts->n_parts; p++)
+        if (is_wanted(f->input->layouts, p)) {
+            take_part(f, from, p, to);
+            any |= part_present(f, to, p);
         }
+    return any;
+}
+
+static bool all_named(const struct fitting *f, const struct fit *fit)
+{
+    struct error reason = {0};
+    struct fitting quiet = *f;
+    bool named = true;
+
+    quiet.err = &reason;
+    for (unsigned w = 0; w < fit->n_words && named; w++)
+        named = check_complete(&quiet, fit, w) == 0;
+    error_free(&reason);
+    return named;
 }
 
 /* First the weights; then each kind of companion, which counts only where it is complete and fits the sizes
@@ -290,12 +315,9 @@ static void take_part(const struct fitting *f, const struct fit *from, bool main
 static int fit_parts(const struct fitting *f, const struct fit *all, struct fit *fit)
 {
     *fit = (struct fit){.n_words = all->n_words};
-    take_part(f, all, true, 0, fit);
-    bool any = false;
-    for (uint8_t p = 0; p < f->input->layouts->n_parts; p++)
-        any |= part_present(f, fit, p);
-    if (!any)
+    if (!take_parts(f, all, layouts_is_main, fit) && !take_parts(f, all, layouts_is_packed, fit))
         return error_set(f->err, "there are companions of weights, but no weights");
+    fit->named = all_named(f, fit);
     if (fit_words(f, fit) < 0)
         return -1;
     for (uint8_t p = 0; p < f->input->layouts->n_parts; p++) {
@@ -303,7 +325,7 @@ static int fit_parts(const struct fitting *f, const struct fit *all, struct fit 
         struct fitting quiet = *f;
         struct fit with = *fit;
         quiet.err = &reason;
-        take_part(f, all, false, p, &with);
+        take_part(f, all, p, &with);
         if (part_present(f, &with, p) && fit_words(&quiet, &with) == 0)
             *fit = with;
         error_free(&reason);

@@ -125,6 +125,11 @@ bool layouts_is_main(const struct layouts *layouts, uint8_t part)
     return strcmp(layouts->parts[part], "weight") == 0 || strcmp(layouts->parts[part], "blocks") == 0;
 }
 
+bool layouts_is_packed(const struct layouts *layouts, uint8_t part)
+{
+    return strcmp(layouts->parts[part], "packed") == 0;
+}
+
 bool bound_has_part(const struct bound_layout *bound, uint8_t part)
 {
     for (unsigned f = 0; f < bound->n_forms; f++)

@@ -20,7 +20,7 @@ enum proj { PROJ_GATE, PROJ_UP, PROJ_DOWN, PROJ_COUNT };
 const char *proj_name(enum proj proj);
 
 #define FORMS_MAX 16 /* kinds of tensor in one layout, its companions' included */
-#define PARTS_MAX 8
+#define PARTS_MAX 12
 #define LAYOUTS_MAX 24
 #define LAYOUTS_USER_MAX 2 /* what --to and --from name */
 
@@ -141,6 +141,8 @@ bool bound_same_placement(const struct bound_layout *a, const struct bound_layou
 
 /* Whether a part holds weights themselves, not companions of them. */
 bool layouts_is_main(const struct layouts *layouts, uint8_t part);
+/* Whether a part stands in for the weights where there are none: their bits, packed into integers. */
+bool layouts_is_packed(const struct layouts *layouts, uint8_t part);
 
 /* Whether the layout describes the part at all. */
 bool bound_has_part(const struct bound_layout *bound, uint8_t part);

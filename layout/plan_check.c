@@ -69,13 +69,55 @@ static void refuse_unasked(struct planning *p, const struct group *group, const 
     }
 }
 
+/* Quantised weights whose shapes no layout describes, under the names of a layout that is wanted: they stay.
+ */
+static bool stays_quantised(const struct planning *p, const struct unfit_block *unfit)
+{
+    const struct block_rule *rule = architecture_rule(p->architecture, unfit->block);
+    struct layout_list wanted = recognise_meaning(&p->layouts, rule, p->to);
+    bool named = false;
+
+    for (unsigned i = 0; i < wanted.n; i++)
+        named |= unfit->named >> (wanted.list[i] - p->layouts.layouts) & 1;
+    return named && unfit->companion != NO_TENSOR;
+}
+
+static void refuse_quantised(struct planning *p, const struct unfit_block *unfit)
+{
+    const struct tensor *companion = &p->checkpoint->tensors[unfit->companion];
+    unsigned l = 0;
+
+    while (!(unfit->named >> l & 1))
+        l++;
+    error_add(
+        p->err,
+        "%s: quantised experts: %s in %s goes with these weights, and no layout describes them (%s). Keep "
+        "them as they are with --to %s, or convert a dequantised copy",
+        unfit->block, companion->info.name, p->checkpoint->shards[companion->shard].name, unfit->reason,
+        p->layouts.layouts[l].name);
+}
+
 static void refuse_unfit(struct planning *p)
 {
+    const struct unfit_block *first = NULL;
+    uint32_t n = 0;
+
     for (uint32_t i = 0; i < p->recognition.n_unfit; i++) {
         const struct unfit_block *unfit = &p->recognition.unfit[i];
-        if (!planning_leaves(p, unfit->block))
+        if (planning_leaves(p, unfit->block))
+            continue;
+        if (stays_quantised(p, unfit)) {
+            first = first ? first : unfit;
+            n++;
+        } else if (unfit->companion != NO_TENSOR) {
+            refuse_quantised(p, unfit);
+        } else {
             error_add(p->err, "%s: %s", unfit->block, unfit->reason);
+        }
     }
+    if (first)
+        notes_add(&p->plan->notes, NOTE_INFO, "%u %s of quantised experts (%s%s): stay as they are", n,
+                  n == 1 ? "block" : "blocks", first->block, n > 1 ? ", ..." : "");
 }
 
 static void refuse_groups(struct planning *p)

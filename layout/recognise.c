@@ -203,7 +203,7 @@ static void add_group(struct work *work, uint32_t block, const struct candidate 
 
 static void add_unfit(struct work *work, const char *block, char *reason)
 {
-    struct unfit_block unfit = {.block = block, .reason = reason};
+    struct unfit_block unfit = {.block = block, .reason = reason, .companion = NO_TENSOR};
 
     utarray_push_back(work->unfit, &unfit);
 }
@@ -303,6 +303,10 @@ static void decide_block(struct work *work, struct hit *hits, size_t n)
                           best->bound->layout->name, info_name(work, stranger->tensor)));
     } else {
         add_unfit(work, name, reason);
+        struct unfit_block *unfit = (struct unfit_block *)utarray_back(work->unfit);
+        for (unsigned i = 0; i < n_candidates; i++)
+            if (candidates[i].fit.named && !candidates[i].fits)
+                unfit->named |= UINT32_C(1) << (candidates[i].bound->layout - work->input->layouts->layouts);
     }
     for (unsigned i = 0; i < n_candidates; i++)
         error_free(&candidates[i].reason);
@@ -339,6 +343,25 @@ static bool match_companion(struct work *work, const char *name, uint32_t *group
         }
     }
     return false;
+}
+
+/* The same for a block that no layout fits, by the layouts whose names are there. */
+static struct unfit_block *match_unfit(struct work *work, const char *name)
+{
+    for (size_t length = strlen(name); length-- > 1;) {
+        struct cursor at = {0};
+        struct found found;
+        if (name[length] != '.' && name[length] != '_')
+            continue;
+        while (next_match(work, name, length, template_match_stem, &at, &found))
+            for (unsigned i = 0; i < utarray_len(work->unfit); i++) {
+                struct unfit_block *unfit = array_at(work->unfit, i);
+                if ((unfit->named >> found.layout & 1) && strlen(unfit->block) == found.match.block_length &&
+                    memcmp(unfit->block, name, found.match.block_length) == 0)
+                    return unfit;
+            }
+    }
+    return NULL;
 }
 
 /* "....experts.<digits>.": where ".experts." begins, or 0. */
@@ -381,6 +404,9 @@ static void find_companions(struct work *work)
         if (work->result->group_of[t] != NO_GROUP || !strstr(name, "experts"))
             continue;
         if (!match_companion(work, name, &g) && !match_numbered(work, name, &g, &length)) {
+            struct unfit_block *unfit = match_unfit(work, name);
+            if (unfit && unfit->companion == NO_TENSOR)
+                unfit->companion = t;
             HASH_FIND(hh, work->by_name, name, length, entry);
             if (length > 0 && !entry)
                 add_unfit(work, block_name(work, intern_block(work, name, length)),

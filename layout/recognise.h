@@ -34,6 +34,10 @@ struct group {
 struct unfit_block {
     const char *block;
     char *reason; /* owned */
+    /* Layouts (by their number) whose names are all there, though the shapes do not fit: with a companion (a
+     * tensor, or NO_TENSOR) these are quantised weights, which may stay as they are. */
+    uint32_t named;
+    uint32_t companion;
 };
 
 struct recognition {
