@@ -228,6 +228,13 @@ static struct block *find_block(struct block_cache *cache, struct block_key key)
     return block;
 }
 
+static bool is_filling(struct block_cache *cache, struct block_key key)
+{
+    const struct block *block = find_block(cache, key);
+
+    return block && block->state == FILLING;
+}
+
 /* Waits behind earlier applicants until there is room for the block, or somebody else has brought it in
  * meanwhile: then that one is returned. */
 static struct block *wait_for_room(struct block_cache *cache, struct block_key key, size_t length,
@@ -379,13 +386,17 @@ static void leave(struct block_cache *cache, struct block *block, struct block *
     call_next(cache);
 }
 
-int block_cache_read(struct block_cache *cache, struct block_key key, size_t length, size_t offset,
-                     void *buffer, size_t n)
+static int read_block(struct block_cache *cache, struct block_key key, size_t length, size_t offset,
+                      void *buffer, size_t n, bool patient)
 {
     struct block *evicted = NULL;
 
     assert(offset <= length && n <= length - offset);
     pthread_mutex_lock(&cache->lock);
+    if (!patient && is_filling(cache, key)) {
+        pthread_mutex_unlock(&cache->lock);
+        return EAGAIN;
+    }
     struct block *block = enter(cache, key, length);
     if (!block) {
         pthread_mutex_unlock(&cache->lock);
@@ -401,6 +412,41 @@ int block_cache_read(struct block_cache *cache, struct block_key key, size_t len
     pthread_mutex_unlock(&cache->lock);
     free_evicted(evicted);
     return e;
+}
+
+int block_cache_read(struct block_cache *cache, struct block_key key, size_t length, size_t offset,
+                     void *buffer, size_t n)
+{
+    return read_block(cache, key, length, offset, buffer, n, true);
+}
+
+int block_cache_try_read(struct block_cache *cache, struct block_key key, size_t length, size_t offset,
+                         void *buffer, size_t n)
+{
+    return read_block(cache, key, length, offset, buffer, n, false);
+}
+
+enum block_ahead block_cache_fill_ahead(struct block_cache *cache, struct block_key key, size_t length)
+{
+    struct block *evicted = NULL;
+    enum block_ahead result = BLOCK_AHEAD_NO_ROOM;
+
+    pthread_mutex_lock(&cache->lock);
+    if (find_block(cache, key)) {
+        result = BLOCK_AHEAD_THERE;
+    } else if (!cache->applicants && make_room(cache, length, &evicted)) {
+        struct block *block = add_block(cache, key, length);
+        if (block) {
+            cache->stats.misses++;
+            fill_block(cache, block, evicted);
+            evicted = NULL;
+            leave(cache, block, &evicted);
+            result = BLOCK_AHEAD_FILLED;
+        }
+    }
+    pthread_mutex_unlock(&cache->lock);
+    free_evicted(evicted);
+    return result;
 }
 
 void block_cache_get_stats(struct block_cache *cache, struct block_cache_stats *stats)

@@ -29,6 +29,19 @@ void block_cache_free(struct block_cache *cache);
 int block_cache_read(struct block_cache *cache, struct block_key key, size_t length, size_t offset,
                      void *buffer, size_t n);
 
+/* The same, but EAGAIN where somebody is filling the block now. */
+int block_cache_try_read(struct block_cache *cache, struct block_key key, size_t length, size_t offset,
+                         void *buffer, size_t n);
+
+enum block_ahead {
+    BLOCK_AHEAD_FILLED,  /* by this call; or its fill failed, which is nobody's error */
+    BLOCK_AHEAD_THERE,   /* or being filled: nothing was done */
+    BLOCK_AHEAD_NO_ROOM, /* without waiting */
+};
+
+/* Fills the block for a later reader: what to do instead of waiting for another one. */
+enum block_ahead block_cache_fill_ahead(struct block_cache *cache, struct block_key key, size_t length);
+
 struct block_cache_stats {
     uint64_t hits, misses, waits; /* waits: found while somebody else was filling it */
     size_t bytes;                 /* held now */

@@ -7,9 +7,9 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-/* Where two ways of reading cost the same from a page cache (1 us for a pread with its check, 20 GB/s within
- * one). Bytes between two runs that are as cheap to read as to step over: */
-#define GAP_CHEAP ((uint64_t)16 << 10)
+/* Bytes between two runs that are as cheap to read as to step over: a pread costs what copying some kilobytes
+ * does, and a disk would be asked for the page anyway. */
+#define GAP_CHEAP ((uint64_t)4 << 10)
 /* Runs of at least this many bytes go to the target without passing through the scratch. */
 #define RUN_DIRECT ((uint64_t)32 << 10)
 #define SCRATCH_ALIGNMENT 4096
@@ -271,10 +271,10 @@ static bool is_run(const struct piece *piece)
            (piece->n_inner == 1 && piece->inner[0].target == 1 && piece->inner[0].source == 1);
 }
 
-/* Of `total` bytes, in `rows` rows, `wanted` are elements. */
+/* Of `total` bytes, in `rows` rows, `wanted` are of use. */
 static bool worth_a_strip(uint64_t wanted, uint64_t total, uint64_t rows)
 {
-    return wanted >= total / 4 || (total - wanted) / rows <= GAP_CHEAP;
+    return wanted >= total / 2 || (total - wanted) / rows <= GAP_CHEAP;
 }
 
 /* Pieces of one shard and one source stride whose rows overlap: whole strips of rows, read once for all of
@@ -329,7 +329,7 @@ static int read_piece(const struct job *job, const struct piece *piece)
         return read_direct(job, piece);
     if (piece->span > GATHER_SCRATCH)
         return read_row_by_row(job, piece);
-    if (worth_a_strip(piece->row.n * piece->wanted, extent, piece->row.n))
+    if (worth_a_strip(piece->row.n * piece->span, extent, piece->row.n))
         return read_strips(job, piece, 1, piece->source, piece->source + extent);
     if (worth_a_strip(piece->wanted, piece->span, 1) || piece->n_inner == 0)
         return read_runs(job, piece);

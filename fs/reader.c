@@ -3,6 +3,7 @@
 #include "log.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -15,6 +16,12 @@
 #define UNIT_MAX ((uint64_t)32 << 20)
 #define UNITS_PER_CACHE 8
 
+/* A read of at least this many bytes is taken for one of a sequential reader. Where it has to wait for a unit
+ * it computes another one that comes next, at most the cache's capacity / AHEAD_SHARE bytes further on: so
+ * that all the threads of a reader ahead work on one tensor. */
+#define AHEAD_REQUEST ((uint64_t)64 << 10)
+#define AHEAD_SHARE 4
+
 /* Failures logged at most in one period; the rest is counted. A trainer retries, and has many workers. */
 #define FAILURES_LOGGED 10
 #define FAILURE_PERIOD_SECONDS 10
@@ -23,7 +30,7 @@ struct reader {
     const struct plan *plan;
     struct source *source;
     struct block_cache *cache;
-    uint64_t unit_limit;
+    uint64_t unit_limit, ahead_limit;
     pthread_mutex_t log_lock; /* guards the next three */
     time_t period;
     unsigned logged;
@@ -86,20 +93,79 @@ static int fill_unit(void *context, struct block_key key, void *buffer, size_t l
     return gather_compute(reader->plan, gather, begin, begin + length, reader->source, buffer);
 }
 
-/* Bytes [offset, offset + length) of the gather's interval, through the cache. */
-static int read_gather(struct reader *reader, uint32_t number, uint64_t offset, uint64_t length,
-                       unsigned char *buffer)
+/* The bytes of unit k, the last of which may be shorter. */
+static uint64_t unit_length(const struct reader *reader, const struct gather *gather, uint64_t k)
 {
-    const struct gather *gather = &reader->plan->gathers[number];
     const uint64_t unit = gather_unit(reader->plan, gather, reader->unit_limit);
 
+    return gather->length - k * unit < unit ? gather->length - k * unit : unit;
+}
+
+/* A unit, as the file's bytes reach it. */
+struct unit {
+    const struct planned_file *file;
+    const struct planned_tensor *tensor;
+    const struct extent *extent; /* a gather */
+    uint64_t k;
+};
+
+/* Goes to the file's next unit; false at its end. */
+static bool unit_next(const struct reader *reader, struct unit *at)
+{
+    const struct plan *plan = reader->plan;
+    const struct planned_tensor *end = plan->tensors + at->file->first_tensor + at->file->n_tensors;
+    const struct gather *gather = &plan->gathers[at->extent->gather];
+
+    at->k++;
+    if (at->k * gather_unit(plan, gather, reader->unit_limit) < gather->length)
+        return true;
+    at->k = 0;
+    for (at->extent++;; at->extent = plan->extents + at->tensor->first_extent) {
+        for (; at->extent < plan->extents + at->tensor->first_extent + at->tensor->n_extents; at->extent++)
+            if (at->extent->gather != PLAN_NO_GATHER)
+                return true;
+        if (++at->tensor == end)
+            return false;
+    }
+}
+
+/* Computes the next unit that nobody has computed, if it is not far. */
+static void compute_ahead(struct reader *reader, struct unit at)
+{
+    uint64_t ahead = 0;
+
+    while (unit_next(reader, &at)) {
+        const struct block_key key = {at.extent->gather, (uint32_t)at.k};
+        const uint64_t length = unit_length(reader, &reader->plan->gathers[at.extent->gather], at.k);
+        ahead += length;
+        if (ahead > reader->ahead_limit ||
+            block_cache_fill_ahead(reader->cache, key, length) != BLOCK_AHEAD_THERE)
+            return;
+    }
+}
+
+/* Bytes [offset, offset + length) of the extent's gather, through the cache. */
+static int read_gather(struct reader *reader, struct unit at, uint64_t offset, uint64_t length,
+                       unsigned char *buffer)
+{
+    const uint32_t number = at.extent->gather;
+    const struct gather *gather = &reader->plan->gathers[number];
+    const uint64_t unit = gather_unit(reader->plan, gather, reader->unit_limit);
+    const bool sequential = length >= AHEAD_REQUEST;
+
     while (length > 0) {
-        const uint64_t k = offset / unit, inside = offset % unit;
-        const uint64_t block = gather->length - k * unit < unit ? gather->length - k * unit : unit;
+        const uint64_t inside = offset % unit;
+        at.k = offset / unit;
+        const uint64_t block = unit_length(reader, gather, at.k);
         const uint64_t n = length < block - inside ? length : block - inside;
-        assert(k <= UINT32_MAX);
-        int e = block_cache_read(reader->cache, (struct block_key){number, (uint32_t)k}, block, inside,
-                                 buffer, n);
+        assert(at.k <= UINT32_MAX);
+        const struct block_key key = {number, (uint32_t)at.k};
+        int e = sequential ? block_cache_try_read(reader->cache, key, block, inside, buffer, n)
+                           : block_cache_read(reader->cache, key, block, inside, buffer, n);
+        if (sequential && e == EAGAIN) {
+            compute_ahead(reader, at);
+            e = block_cache_read(reader->cache, key, block, inside, buffer, n);
+        }
         if (e)
             return e;
         buffer += n;
@@ -124,7 +190,7 @@ static int read_tensor(struct reader *reader, const struct planned_file *file,
         const struct position at = {file, tensor, extent->shard, tensor->offset + offset, n};
         int e = extent->gather == PLAN_NO_GATHER
                     ? source_pread(reader->source, extent->shard, extent->source + inside, buffer, n)
-                    : read_gather(reader, extent->gather, inside, n, buffer);
+                    : read_gather(reader, (struct unit){file, tensor, extent, 0}, inside, n, buffer);
         if (e)
             return log_failure(reader, &at, e);
         buffer += n;
@@ -178,6 +244,7 @@ struct reader *reader_new(const struct plan *plan, struct source *source, size_t
     reader->plan = plan;
     reader->source = source;
     reader->unit_limit = cache_size / UNITS_PER_CACHE < UNIT_MAX ? cache_size / UNITS_PER_CACHE : UNIT_MAX;
+    reader->ahead_limit = cache_size / AHEAD_SHARE;
     reader->cache = block_cache_new(cache_size, fill_unit, reader);
     if (!reader->cache) {
         free(reader);

@@ -272,6 +272,67 @@ static void test_waits_for_room(void **state)
     block_cache_free(cache);
 }
 
+/* Blocks that are mappings, of lengths that agree with an evicted block's and that do not. */
+static void test_large_blocks(void **state)
+{
+    static const size_t lengths[] = {200000, 200000, 131072, 131071, 500000, 200000};
+    enum { N = sizeof lengths / sizeof lengths[0] };
+    struct filler filler = {0};
+    struct block_cache *cache = block_cache_new(450000, fill, &filler);
+    struct block_cache_stats stats;
+
+    (void)state;
+    for (uint32_t i = 0; i < 60; i++) {
+        const struct block_key key = {1, i % 20};
+        const size_t length = lengths[i % 20 % N];
+        for (size_t offset = 0; offset < length; offset += length / 3)
+            assert_int_equal(read_and_check(cache, key, length, offset, 1000 < length - offset ? 1000 : 1),
+                             0);
+        atomic_store(&filler.error, i % 7 == 0 ? EIO : 0);
+        read_and_check(cache, (struct block_key){2, i}, 300000, 0, 1);
+        atomic_store(&filler.error, 0);
+    }
+    block_cache_get_stats(cache, &stats);
+    assert_true(stats.bytes <= 450000);
+    assert_true(stats.peak_bytes <= 500000);
+    block_cache_free(cache);
+}
+
+/* A block filled ahead is found; nothing is done where it is there, is being filled, or has no room; and its
+ * failure is forgotten. */
+static void test_fill_ahead(void **state)
+{
+    struct filler filler = {
+        .waits = true, .lock = PTHREAD_MUTEX_INITIALIZER, .gate = PTHREAD_COND_INITIALIZER};
+    struct block_cache *cache = block_cache_new(2 * BLOCK, fill, &filler);
+    struct reading readings[2] = {{cache, {1, 1}, -2}, {cache, {1, 2}, -2}};
+    unsigned char byte;
+    pthread_t threads[2];
+
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, read_one, &readings[i]), 0);
+    while (atomic_load(&filler.fills) < 2)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    assert_int_equal(block_cache_try_read(cache, readings[0].key, BLOCK, 0, &byte, 1), EAGAIN);
+    assert_int_equal(block_cache_fill_ahead(cache, readings[1].key, BLOCK), BLOCK_AHEAD_THERE);
+    assert_int_equal(block_cache_fill_ahead(cache, (struct block_key){1, 3}, BLOCK), BLOCK_AHEAD_NO_ROOM);
+    open_gate(&filler);
+    for (int i = 0; i < 2; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(readings[i].result, 0);
+    }
+    assert_int_equal(block_cache_try_read(cache, readings[0].key, BLOCK, 7, &byte, 1), 0);
+    assert_int_equal(byte, byte_at(readings[0].key, 7));
+    atomic_store(&filler.error, EIO);
+    assert_int_equal(block_cache_fill_ahead(cache, (struct block_key){1, 3}, BLOCK), BLOCK_AHEAD_FILLED);
+    atomic_store(&filler.error, 0);
+    assert_false(is_held(cache, &filler, 3));
+    assert_int_equal(block_cache_fill_ahead(cache, (struct block_key){1, 4}, BLOCK), BLOCK_AHEAD_FILLED);
+    assert_true(is_held(cache, &filler, 4));
+    block_cache_free(cache);
+}
+
 struct load {
     struct block_cache *cache;
     struct filler *filler;
@@ -339,7 +400,8 @@ int main(void)
         cmocka_unit_test(test_single_flight),       cmocka_unit_test(test_error_is_not_cached),
         cmocka_unit_test(test_every_range),         cmocka_unit_test(test_scan),
         cmocka_unit_test(test_least_recently_used), cmocka_unit_test(test_larger_than_the_cache),
-        cmocka_unit_test(test_waits_for_room),      cmocka_unit_test(test_bound),
+        cmocka_unit_test(test_waits_for_room),      cmocka_unit_test(test_large_blocks),
+        cmocka_unit_test(test_fill_ahead),          cmocka_unit_test(test_bound),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
