@@ -933,14 +933,14 @@ def test_more_readers_than_threads(mount, src):
                     wrong.append(offset)
             os.close(fd)
 
-        readers = [threading.Thread(target=read) for _ in range(40)]
+        readers = [threading.Thread(target=read) for _ in range(80)]
         for reader in readers:
             reader.start()
         for reader in readers:
             reader.join(60)
         assert wrong == []
         # the workers, the main thread, the one for signals; a sanitizer has one of its own
-        assert m.status("Threads") <= 3 + max(10, 2 * os.cpu_count())
+        assert m.status("Threads") <= 3 + max(32, 2 * os.cpu_count())
 
 
 def test_few_descriptors(run_moefs, src, mnt):
