@@ -88,10 +88,15 @@ static const cJSON *setting(const struct moe_functions *functions, const cJSON *
     return value ? value : member(member(functions->json, "default"), key);
 }
 
-/* A number of the entry itself, or at the path that the entry names in config.json. */
+/* A number of the entry itself, or at the path that the entry names in config.json; [path, number]: the
+ * number where config.json has none. */
 static float number(const struct moe_functions *functions, const struct config *config, const cJSON *value,
                     float otherwise)
 {
+    if (cJSON_IsArray(value)) {
+        otherwise = number(functions, config, cJSON_GetArrayItem(value, 1), otherwise);
+        value = cJSON_GetArrayItem(value, 0);
+    }
     if (cJSON_IsString(value))
         value = in_config(functions, config, value->valuestring);
     return cJSON_IsNumber(value) ? (float)value->valuedouble : otherwise;
