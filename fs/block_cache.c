@@ -294,17 +294,28 @@ static struct block *add_block(struct block_cache *cache, struct block_key key, 
     return block;
 }
 
-/* Memory for a block's contents: that of an evicted block of the same length where there is one, so that a
- * scan of equal blocks neither maps nor clears memory. */
+/* Memory for a block's contents: an evicted block's, where there is one of the same length or one whose
+ * mapping can be resized, so that a scan of similar blocks has no memory cleared by the kernel. NULL: there
+ * is none. */
 static unsigned char *take_contents(struct block *evicted, size_t length)
 {
-    for (; evicted; evicted = evicted->next)
-        if (evicted->length == length && evicted->contents) {
-            unsigned char *contents = evicted->contents;
-            evicted->contents = NULL;
-            return contents;
-        }
-    return NULL;
+    struct block *from = NULL;
+
+    for (; evicted && (!from || from->length != length); evicted = evicted->next)
+        if (evicted->contents &&
+            (evicted->length == length || (evicted->length >= MAPPED_MIN && length >= MAPPED_MIN)))
+            from = evicted;
+    if (!from)
+        return NULL;
+    unsigned char *contents = from->contents;
+    if (from->length != length) {
+        void *resized = mremap(contents, from->length, length, MREMAP_MAYMOVE);
+        if (resized == MAP_FAILED)
+            return NULL;
+        contents = resized;
+    }
+    from->contents = NULL;
+    return contents;
 }
 
 /* Computes a block that add_block() made. The lock is given up meanwhile. */

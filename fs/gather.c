@@ -116,7 +116,12 @@ uint64_t gather_unit(const struct plan *plan, const struct gather *gather, uint6
     uint64_t row = gather_row(plan, gather);
     if (row == 0)
         return gather->length;
-    return min_u64(max_u64(whole_tiles(limit / row, gather->element_size), 1) * row, gather->length);
+    /* Of about equal length, so that the cache's memory for one fits the next. */
+    const uint64_t tile = TRANSPOSE_LINE / gather->element_size, n_rows = (gather->length + row - 1) / row;
+    const uint64_t most = max_u64(whole_tiles(limit / row, gather->element_size), 1);
+    const uint64_t n_units = (n_rows + most - 1) / most;
+    const uint64_t rows = (n_rows + n_units - 1) / n_units;
+    return min_u64(min_u64((rows + tile - 1) / tile * tile, most) * row, gather->length);
 }
 
 /* Takes dims apart into the row dimension and what is inside it; those of one step vanish. */
