@@ -3,6 +3,7 @@
 #include "directory.h"
 #include "messages.h"
 #include "options.h"
+#include "plan_view.h"
 #include "tree.h"
 
 #include "layout/json.h"
@@ -23,63 +24,7 @@ static const struct options_command plan_options_command = {
                "its bytes come from; totals; and which known loaders take this layout. Mounts nothing.",
 };
 
-/* Everything the printers need. */
-struct view {
-    const struct checkpoint *checkpoint;
-    const struct plan *plan;
-    const struct layouts *layouts;
-};
-
-/* A run of one source tensor that goes into a virtual one. */
-struct piece {
-    const struct tensor *tensor;
-    uint64_t offset; /* bytes from the beginning of the shard's file */
-    uint64_t length; /* bytes; 0: computed from elements of the tensor that lie apart */
-};
-
-typedef void piece_visitor(const struct view *view, const struct piece *piece, void *context);
-
-static void visit_copy(const struct view *view, const struct extent *extent, piece_visitor *visit,
-                       void *context)
-{
-    uint64_t offset = extent->source, end = extent->source + extent->length;
-
-    while (offset < end) {
-        const struct tensor *tensor = checkpoint_find_tensor(view->checkpoint, extent->shard, offset);
-        uint64_t stop = tensor->offset + tensor->length;
-        struct piece piece = {tensor, offset, (stop < end ? stop : end) - offset};
-        visit(view, &piece, context);
-        offset += piece.length;
-    }
-}
-
-static void visit_gather(const struct view *view, const struct gather *gather, piece_visitor *visit,
-                         void *context)
-{
-    for (uint32_t b = 0; b < gather->n_boxes; b++) {
-        const struct gather_box *box = &view->plan->boxes[gather->first_box + b];
-        struct piece piece = {checkpoint_find_tensor(view->checkpoint, box->shard, box->source), box->source,
-                              0};
-        visit(view, &piece, context);
-    }
-}
-
-static void visit_pieces(const struct view *view, const struct planned_tensor *tensor, piece_visitor *visit,
-                         void *context)
-{
-    for (uint32_t e = 0; e < tensor->n_extents; e++) {
-        const struct extent *extent = &view->plan->extents[tensor->first_extent + e];
-        if (extent->gather == PLAN_NO_GATHER)
-            visit_copy(view, extent, visit, context);
-        else
-            visit_gather(view, &view->plan->gathers[extent->gather], visit, context);
-    }
-}
-
 /* ---- for people ---- */
-
-/* Sources that --explain lists; a merged tensor has hundreds alike. */
-#define EXPLAINED_PIECES 8
 
 struct origin {
     const struct tensor *first, *last;
@@ -87,7 +32,7 @@ struct origin {
     bool computed;
 };
 
-static void count_origin(const struct view *view, const struct piece *piece, void *context)
+static void count_origin(const struct plan_view *view, const struct plan_piece *piece, void *context)
 {
     struct origin *origin = context;
 
@@ -100,23 +45,15 @@ static void count_origin(const struct view *view, const struct piece *piece, voi
     origin->computed |= piece->length == 0;
 }
 
-static void print_shape(const struct tensor_info *info)
-{
-    putchar('[');
-    for (unsigned d = 0; d < info->n_dims; d++)
-        printf("%s%" PRIu64, d ? ", " : "", info->shape[d]);
-    putchar(']');
-}
-
-static void print_tensor(const struct view *view, const struct planned_tensor *tensor)
+static void print_tensor(const struct plan_view *view, const struct planned_tensor *tensor)
 {
     const struct shard *shards = view->checkpoint->shards;
     struct origin origin = {0};
 
     printf("%s  %s ", tensor->info.name, dtype_name(tensor->info.dtype));
-    print_shape(&tensor->info);
+    plan_view_print_shape(&tensor->info);
     printf("  %s", view->plan->files[tensor->file].name);
-    visit_pieces(view, tensor, count_origin, &origin);
+    plan_view_visit(view, tensor, count_origin, &origin);
     if (!origin.first)
         printf("  <- empty\n");
     else if (tensor->group == UINT32_MAX)
@@ -130,7 +67,7 @@ static void print_tensor(const struct view *view, const struct planned_tensor *t
                shards[origin.first->shard].name, origin.last->info.name, shards[origin.last->shard].name);
 }
 
-static void print_files(const struct view *view)
+static void print_files(const struct plan_view *view)
 {
     for (uint32_t f = 0; f < view->plan->n_files; f++) {
         const struct planned_file *file = &view->plan->files[f];
@@ -144,7 +81,7 @@ static void print_files(const struct view *view)
 }
 
 /* Which known loaders take the layout: an architecture's own list. */
-static void visit_loaders(const struct view *view,
+static void visit_loaders(const struct plan_view *view,
                           void (*visit)(const char *layout, const char *const *loaders, unsigned n,
                                         void *context),
                           void *context)
@@ -171,7 +108,7 @@ static void print_loaders(const char *layout, const char *const *loaders, unsign
     putchar('\n');
 }
 
-static void print_text(const struct view *view)
+static void print_text(const struct plan_view *view)
 {
     const struct plan *plan = view->plan;
 
@@ -185,74 +122,9 @@ static void print_text(const struct view *view)
     visit_loaders(view, print_loaders, NULL);
 }
 
-/* ---- one tensor, step by step ---- */
-
-static void explain_piece(const struct view *view, const struct piece *piece, void *context)
-{
-    uint64_t *n = context;
-    const struct tensor_info *info = &piece->tensor->info;
-
-    if (++*n <= EXPLAINED_PIECES) {
-        printf("  %s %s ", info->name, dtype_name(info->dtype));
-        print_shape(info);
-        printf(", %s", view->checkpoint->shards[piece->tensor->shard].name);
-        if (piece->length == piece->tensor->length)
-            printf(", all of it\n");
-        else if (piece->length > 0)
-            printf(", %" PRIu64 " bytes at %" PRIu64 " of the file\n", piece->length, piece->offset);
-        else
-            printf(", element by element from byte %" PRIu64 " of the file\n", piece->offset);
-    }
-}
-
-static void explain_extents(const struct view *view, const struct planned_tensor *tensor)
-{
-    uint64_t n = 0, copies = 0, gathers = 0;
-
-    for (uint32_t e = 0; e < tensor->n_extents; e++)
-        if (view->plan->extents[tensor->first_extent + e].gather == PLAN_NO_GATHER)
-            copies++;
-        else
-            gathers++;
-    printf("bytes: %" PRIu64 " runs are copied, %" PRIu64
-           " experts are computed when they are read\nfrom, in the "
-           "order of its bytes:\n",
-           copies, gathers);
-    visit_pieces(view, tensor, explain_piece, &n);
-    if (n > EXPLAINED_PIECES)
-        printf("  ... and %" PRIu64 " more\n", n - EXPLAINED_PIECES);
-}
-
-static int print_explanation(const struct view *view, const char *name, struct error *err)
-{
-    const struct planned_tensor *tensor = NULL;
-
-    for (uint32_t t = 0; t < view->plan->n_tensors; t++)
-        if (strcmp(view->plan->tensors[t].info.name, name) == 0)
-            tensor = &view->plan->tensors[t];
-    if (!tensor)
-        return error_set(err, "--explain %s: the plan has no tensor of this name (moefs plan lists them)",
-                         name);
-    printf("%s %s ", name, dtype_name(tensor->info.dtype));
-    print_shape(&tensor->info);
-    printf(", %s, %" PRIu64 " bytes at %" PRIu64 "\n", view->plan->files[tensor->file].name, tensor->length,
-           tensor->offset);
-    if (tensor->group == UINT32_MAX) {
-        printf("is in no group of experts that is converted: it passes through\n");
-    } else {
-        const struct planned_group *group = &view->plan->groups[tensor->group];
-        printf("block %s: %" PRIu64 " experts, inner (I) %" PRIu64 ", hidden (H) %" PRIu64 "\n", group->block,
-               group->experts, group->inner, group->hidden);
-        printf("stored as %s: %s\nwanted as %s: %s\n", group->from, group->from_axes, group->to,
-               group->to_axes);
-    }
-    explain_extents(view, tensor);
-    return 0;
-}
-
 /* ---- for programs ---- */
 
-static void json_piece(const struct view *view, const struct piece *piece, void *context)
+static void json_piece(const struct plan_view *view, const struct plan_piece *piece, void *context)
 {
     bool *first = context;
 
@@ -268,23 +140,23 @@ static void json_piece(const struct view *view, const struct piece *piece, void 
     *first = false;
 }
 
-static void json_tensor(const struct view *view, const struct planned_tensor *tensor)
+static void json_tensor(const struct plan_view *view, const struct planned_tensor *tensor)
 {
     bool first = true;
 
     printf("{\"name\": ");
     json_write_string(stdout, tensor->info.name);
     printf(", \"dtype\": \"%s\", \"shape\": ", dtype_name(tensor->info.dtype));
-    print_shape(&tensor->info);
+    plan_view_print_shape(&tensor->info);
     printf(", \"file\": ");
     json_write_string(stdout, view->plan->files[tensor->file].name);
     printf(", \"offset\": %" PRIu64 ", \"length\": %" PRIu64 ", \"converted\": %s, \"sources\": [",
            tensor->offset, tensor->length, tensor->group == UINT32_MAX ? "false" : "true");
-    visit_pieces(view, tensor, json_piece, &first);
+    plan_view_visit(view, tensor, json_piece, &first);
     printf("]}");
 }
 
-static void json_file(const struct view *view, const struct planned_file *file)
+static void json_file(const struct plan_view *view, const struct planned_file *file)
 {
     printf("{\"name\": ");
     json_write_string(stdout, file->name);
@@ -318,7 +190,7 @@ static void json_loaders(const char *layout, const char *const *loaders, unsigne
     *first = false;
 }
 
-static void print_json(const struct view *view)
+static void print_json(const struct plan_view *view)
 {
     const struct plan *plan = view->plan;
     const char *model_type = view->checkpoint->config.model_type;
@@ -371,10 +243,10 @@ static int print_plan(const struct directory *directory, const struct plan *plan
 
     if (layouts_load(&layouts, NULL, err) < 0)
         return EXIT_REFUSED;
-    struct view view = {.checkpoint = &directory->checkpoint, .plan = plan, .layouts = &layouts};
+    struct plan_view view = {.checkpoint = &directory->checkpoint, .plan = plan, .layouts = &layouts};
     int result = 0;
     if (options->explain)
-        result = print_explanation(&view, options->explain, err);
+        result = plan_view_explain(&view, options->explain, err);
     else if (options->json)
         print_json(&view);
     else

@@ -375,6 +375,7 @@ static int compile_form(struct conversion *c, uint32_t group_number, struct comp
         return -1;
     c->element_size = dtype_bits(pattern.info.dtype) / 8;
     pattern.info.n_dims = form->axes.n_dims;
+    pattern.holds = form_text(c->layouts, form, output->arena);
     bool fits = axes_shape(&form->axes, &c->layouts->words, c->group->sizes, form->n_projs, shape);
     pattern.info.shape = arena_memdup(output->arena, shape, form->axes.n_dims * sizeof *shape);
     if (!fits || !safetensors_tensor_bytes(&pattern.info, &pattern.length))

@@ -138,6 +138,22 @@ bool bound_has_part(const struct bound_layout *bound, uint8_t part)
     return false;
 }
 
+const char *form_text(const struct layouts *layouts, const struct form *form, struct arena *arena)
+{
+    const char *axes = axes_text(&form->axes, &layouts->words, arena);
+    UT_string text;
+
+    utstring_init(&text);
+    for (unsigned p = 0; p < form->n_projs; p++)
+        utstring_printf(&text, "%s%s", p ? " " : "", proj_name(form->projs[p]));
+    if (!layouts_is_main(layouts, form->part))
+        utstring_printf(&text, " (%s)", layouts->parts[form->part]);
+    utstring_printf(&text, ": %s", *axes ? axes : "a scalar");
+    const char *copy = arena_strdup(arena, utstring_body(&text));
+    utstring_done(&text);
+    return copy;
+}
+
 const char *layouts_part_option(const struct layouts *layouts, const struct layout *layout, uint8_t part)
 {
     const cJSON *json = cJSON_GetObjectItemCaseSensitive(layout->json, layouts->parts[part]);

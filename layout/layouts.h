@@ -147,6 +147,9 @@ bool layouts_is_packed(const struct layouts *layouts, uint8_t part);
 /* Whether the layout describes the part at all. */
 bool bound_has_part(const struct bound_layout *bound, uint8_t part);
 
+/* The form in words, in the arena: "gate up: expert (proj inner) hidden". */
+const char *form_text(const struct layouts *layouts, const struct form *form, struct arena *arena);
+
 /* The size in elements of "why" a part must not be converted without being asked for: the option that asks,
  * or NULL. */
 const char *layouts_part_option(const struct layouts *layouts, const struct layout *layout, uint8_t part);

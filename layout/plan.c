@@ -151,8 +151,10 @@ static void pass_unchanged(struct planning *p)
 {
     for (uint32_t t = 0; t < utarray_len(p->output.tensors); t++) {
         struct planned_tensor *planned = array_at(p->output.tensors, t);
+        if (planned->group == UINT32_MAX || planned->n_extents != 1)
+            continue;
         const struct extent *extent = array_at(p->output.extents, planned->first_extent);
-        if (planned->group == UINT32_MAX || planned->n_extents != 1 || extent->gather != PLAN_NO_GATHER)
+        if (extent->gather != PLAN_NO_GATHER)
             continue;
         const struct tensor *tensor = checkpoint_find_tensor(p->checkpoint, extent->shard, extent->source);
         if (tensor->offset != extent->source || !same_info(&planned->info, &tensor->info))
@@ -181,22 +183,23 @@ static uint64_t group_size(const struct planning *p, const struct group *group, 
     return axis == AXIS_NONE ? 0 : group->sizes[axis];
 }
 
-/* "gate up: expert (proj inner) hidden; down: expert hidden inner" */
-static const char *describe_axes(struct planning *p, const struct bound_layout *bound)
+/* What each stored tensor of a group holds. */
+static void describe_sources(struct planning *p)
 {
-    UT_string text;
+    const char **holds = arena_alloc(&p->plan->arena, p->checkpoint->n_tensors * sizeof *holds);
 
-    utstring_init(&text);
-    for (unsigned f = 0; f < bound->n_forms; f++) {
-        const struct form *form = &bound->forms[f];
-        utstring_printf(&text, "%s%s ", f ? "; " : "", p->layouts.parts[form->part]);
-        for (unsigned k = 0; k < form->n_projs; k++)
-            utstring_printf(&text, "%s ", proj_name(form->projs[k]));
-        utstring_printf(&text, "[%s]", axes_text(&form->axes, &p->layouts.words, &p->layouts.arena));
+    memset(holds, 0, p->checkpoint->n_tensors * sizeof *holds);
+    for (uint32_t g = 0; g < p->recognition.n_groups; g++) {
+        const struct group *group = &p->recognition.groups[g];
+        for (unsigned f = 0; f < group->bound->n_forms; f++) {
+            if (group->n_members[f] == 0)
+                continue;
+            const char *text = form_text(&p->layouts, &group->bound->forms[f], &p->plan->arena);
+            for (uint32_t i = 0; i < group->n_members[f]; i++)
+                holds[group->members[f][i]] = text;
+        }
     }
-    const char *copy = arena_strndup(&p->plan->arena, utstring_body(&text), utstring_len(&text));
-    utstring_done(&text);
-    return copy;
+    p->plan->source_holds = holds;
 }
 
 static void describe_groups(struct planning *p)
@@ -213,8 +216,6 @@ static void describe_groups(struct planning *p)
             .block = arena_strdup(&plan->arena, group_title(group, &p->recognition.arena)),
             .from = arena_strdup(&plan->arena, from->layout->name),
             .to = arena_strdup(&plan->arena, to->layout->name),
-            .from_axes = describe_axes(p, from),
-            .to_axes = describe_axes(p, to),
             .experts = group->n_experts,
             .inner = group_size(p, group, "inner"),
             .hidden = group_size(p, group, "hidden")};
@@ -327,6 +328,7 @@ static int run(struct planning *p)
     if (placement_build(checkpoint, p->options, &p->output, p->passes, p->plan, p->err) < 0)
         return -1;
     describe_groups(p);
+    describe_sources(p);
     summarise_groups(p->plan);
     return plan_check_way_back(p);
 }

@@ -61,6 +61,7 @@ struct planned_tensor {
     uint32_t first_extent;
     uint32_t n_extents; /* 0 only for an empty tensor */
     uint32_t group;     /* in plan.groups, or UINT32_MAX: passes through */
+    const char *holds;  /* of a converted one, in words: "gate up: expert (proj inner) hidden"; else NULL */
 };
 
 struct planned_file {
@@ -78,9 +79,8 @@ struct planned_file {
 
 /* What happened to one set of experts: for people (plan, messages), not for reading. */
 struct planned_group {
-    const char *block;               /* "model.layers.0.mlp" */
-    const char *from, *to;           /* layouts' names; to == from: passes through */
-    const char *from_axes, *to_axes; /* in words: "gate up: expert (proj inner) hidden; down: ..." */
+    const char *block;     /* "model.layers.0.mlp" */
+    const char *from, *to; /* layouts' names; to == from: passes through */
     uint64_t experts;
     uint64_t inner, hidden; /* I, H; 0 where the group has no such axis */
 };
@@ -100,6 +100,8 @@ struct plan {
     uint32_t n_boxes;
     struct planned_group *groups; /* by block */
     uint32_t n_groups;
+    const char *
+        *source_holds;   /* for each of checkpoint.tensors: as planned_tensor.holds; NULL: of no group */
     uint64_t total_size; /* bytes of all tensors: the index's total_size */
     bool dense;          /* no experts: everything passes through */
     struct notes notes;
