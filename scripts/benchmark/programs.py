@@ -1,7 +1,8 @@
-"""What moefs is compared with: programs.py convert SRC DST, programs.py load DIR. Prints one line of JSON.
+"""What moefs is compared with: programs.py convert SRC DST, load DIR, same DIR DIR. Prints one line of JSON.
 
 convert does what people do offline: the whole model in memory, each layer's experts stacked, the result saved. load is
-transformers' from_pretrained, and then every page of every weight touched once."""
+transformers' from_pretrained, and then every page of every weight touched once. same fails where two checkpoints differ
+in a tensor."""
 
 import gc
 import json
@@ -15,10 +16,19 @@ from pathlib import Path
 from operations import PeakMemory
 
 EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(gate|up|down)_proj\.weight")
-IN_OUT = re.compile(r".*\.experts\.(gate_up|down)_proj")
+IN_OUT = re.compile(r".*\.experts\.(gate_up|down)_proj(_bias)?")
 
 
-def merge(tensors):
+def stand_upright(name, tensor, interleaved):
+    """Of a tensor published as [expert, in, out]: [expert, out, in], and gate before up where they alternate."""
+    import torch
+
+    if interleaved and "gate_up" in name:
+        tensor = torch.cat([tensor[..., 0::2], tensor[..., 1::2]], dim=-1)
+    return (tensor if name.endswith("_bias") else tensor.transpose(1, 2)).contiguous()
+
+
+def merge(tensors, interleaved):
     import torch
 
     blocks = {}
@@ -34,7 +44,7 @@ def merge(tensors):
         tensors[f"{block}.down_proj"] = take("down")
     if not blocks:  # published stacked and transposed
         for name in [name for name in tensors if IN_OUT.fullmatch(name)]:
-            tensors[name] = tensors[name].transpose(1, 2).contiguous()
+            tensors[name] = stand_upright(name, tensors[name], interleaved)
 
 
 def convert(source, target):
@@ -50,7 +60,7 @@ def convert(source, target):
         shards.update(dict.fromkeys(loaded, path.name))
         tensors.update(loaded)
     del loaded
-    merge(tensors)
+    merge(tensors, json.loads((source / "config.json").read_text())["model_type"] == "gpt_oss")
     files = {}
     last = max(shards.values())
     for name in tensors:
@@ -60,6 +70,26 @@ def convert(source, target):
     for path in source.glob("*.json"):
         shutil.copy(path, target)
     return time.perf_counter() - start
+
+
+def compare(one, other):
+    import torch
+    from safetensors import safe_open
+
+    where = []
+    for directory in (one, other):
+        found = {}
+        for path in directory.glob("*.safetensors"):
+            with safe_open(path, "pt") as file:
+                found.update(dict.fromkeys(file.keys(), path))
+        where.append(found)
+    if where[0].keys() != where[1].keys():
+        raise SystemExit(f"not the same tensors: {sorted(where[0].keys() ^ where[1].keys())[:5]}")
+    for name, path in where[0].items():
+        with safe_open(path, "pt") as a, safe_open(where[1][name], "pt") as b:
+            if not torch.equal(a.get_tensor(name), b.get_tensor(name)):
+                raise SystemExit(f"{name} differs")
+    return {"tensors": len(where[0])}
 
 
 def load(directory):
@@ -87,6 +117,8 @@ def main():
     with PeakMemory() as memory:
         if command == "convert":
             result = {"seconds": convert(*paths)}
+        elif command == "same":
+            result = compare(*paths)
         else:
             result = load(*paths)
     result["anonymous"] = memory.peak

@@ -66,13 +66,13 @@ def bars(panel, systems, colours, x, y, width):
     top = max(value["rate"] for row in rows.values() for value in row.values())
     at = y
     for label, row in rows.items():
-        parts.append(f'<text x="{x + 190}" y="{at + 9 * len(row) / 2 + 4}" text-anchor="end">{html.escape(label)}</text>')
+        parts.append(f'<text x="{x + 240}" y="{at + 9 * len(row) / 2 + 4}" text-anchor="end">{html.escape(label)}</text>')
         for system in systems:
             if system not in row:
                 continue
             length = max(1, row[system]["rate"] / top * width)
-            parts.append(f'<rect x="{x + 200}" y="{at}" width="{length:.1f}" height="8" fill="{colours[system]}"/>')
-            parts.append(f'<text x="{x + 205 + length:.1f}" y="{at + 8}" class="value">{row[system]["rate"]:.2f}</text>')
+            parts.append(f'<rect x="{x + 250}" y="{at}" width="{length:.1f}" height="8" fill="{colours[system]}"/>')
+            parts.append(f'<text x="{x + 255 + length:.1f}" y="{at + 8}" class="value">{row[system]["rate"]:.2f}</text>')
             at += 9
         at += 8
     return parts, at
@@ -89,7 +89,7 @@ def write_svg(path, panels, systems, subtitle):
         parts.append(f'<text x="{legend_x + 17}" y="26">{html.escape(system)}</text>')
         legend_x += 40 + 8 * len(system)
     for panel in panels:
-        more, y = bars(panel, systems, colours, 24, y + 20, 470)
+        more, y = bars(panel, systems, colours, 24, y + 20, 430)
         parts += more
         y += 24
     parts.append(f'<text x="24" y="{y}" class="value">{html.escape(subtitle)}</text>')
