@@ -70,6 +70,9 @@ struct block_rule {
     struct enumeration enumeration;
     /* For axes whose size config.json tells: dotted paths, separated by spaces; NULL: not told. */
     const char *config[AXIS_WORDS_MAX];
+    /* For axes that config.json counts: paths whose numbers add up to the size. There are at least as many as
+     * the first path says; the others' may be left out of files. NULL: not told. */
+    const char *counts[AXIS_WORDS_MAX];
     struct bound_layout *bound; /* one for each layout */
 };
 

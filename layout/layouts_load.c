@@ -463,11 +463,25 @@ static int load_enumeration(struct layouts *layouts, const cJSON *entry, struct 
     return 0;
 }
 
+/* An object from axes to paths in config.json. */
+static int load_paths(struct layouts *layouts, const cJSON *entry, const char *key,
+                      const char *paths[AXIS_WORDS_MAX], struct error *err)
+{
+    const cJSON *field;
+
+    cJSON_ArrayForEach (field, cJSON_GetObjectItemCaseSensitive(entry, key)) {
+        uint8_t axis = axis_word(&layouts->words, field->string, strlen(field->string), &layouts->arena);
+        if (axis == AXIS_NONE || !cJSON_IsString(field))
+            return error_set(err, "architectures.json: %s: '%s' is no axis with a path", key, field->string);
+        paths[axis] = field->valuestring;
+    }
+    return 0;
+}
+
 static int load_rule(struct layouts *layouts, const cJSON *entry, struct architecture *architecture,
                      struct error *err)
 {
     struct block_rule *rule = &architecture->rules[architecture->n_rules];
-    const cJSON *field;
 
     if (architecture->n_rules == BLOCK_RULES_MAX)
         return error_set(err, "architectures.json: more than %d groups", BLOCK_RULES_MAX);
@@ -477,12 +491,9 @@ static int load_rule(struct layouts *layouts, const cJSON *entry, struct archite
         load_list(layouts, cJSON_GetObjectItemCaseSensitive(entry, "v5"), &rule->v5, err) < 0 ||
         load_enumeration(layouts, entry, &rule->enumeration, err) < 0)
         return -1;
-    cJSON_ArrayForEach (field, cJSON_GetObjectItemCaseSensitive(entry, "config")) {
-        uint8_t axis = axis_word(&layouts->words, field->string, strlen(field->string), &layouts->arena);
-        if (axis == AXIS_NONE || !cJSON_IsString(field))
-            return error_set(err, "architectures.json: config: '%s' is no axis with a path", field->string);
-        rule->config[axis] = field->valuestring;
-    }
+    if (load_paths(layouts, entry, "config", rule->config, err) < 0 ||
+        load_paths(layouts, entry, "counts", rule->counts, err) < 0)
+        return -1;
     return bind_rule(layouts, entry, rule, err);
 }
 

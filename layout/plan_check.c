@@ -1,4 +1,5 @@
 /* What refuses a plan, and what its reader must be told. */
+#include "checked.h"
 #include "planning.h"
 
 #include <string.h>
@@ -144,15 +145,68 @@ static void refuse_groups(struct planning *p)
     }
 }
 
+/* What config.json says of an axis: at least the first path's number, and all of them added up. */
+static bool read_count(const struct config *config, const char *paths, uint64_t *least, uint64_t *sum)
+{
+    uint64_t number;
+
+    *least = *sum = 0;
+    for (const char *at = paths; *at;) {
+        size_t length = strcspn(at, " ");
+        cleanup_free char *path = xasprintf("%.*s", (int)length, at);
+        bool told = config_numbers(config, path, &number, 1) == 1;
+        if (at == paths && !told)
+            return false;
+        if (at == paths)
+            *least = number;
+        if (told && !checked_add(*sum, number, sum))
+            return false;
+        at += length + (at[length] == ' ');
+    }
+    return true;
+}
+
+/* Where the architecture says which numbers of config.json count an axis: whether it does for the experts. A
+ * number of experts that a loader could not use is said once. */
+static bool check_told_counts(struct planning *p, const struct group *group, bool *warned)
+{
+    const struct axis_words *words = &p->layouts.words;
+    const char *const *counts = group->rule->counts;
+    uint64_t least, sum;
+
+    for (uint8_t a = 1; a < words->n; a++) {
+        if (!counts[a] || group->sizes[a] == 0 ||
+            !read_count(&p->checkpoint->config, counts[a], &least, &sum))
+            continue;
+        if (group->sizes[a] < least) {
+            error_add(p->err,
+                      "%s: has %llu along '%s', but config.json says %llu (%s): the last ones are missing",
+                      group->block, (unsigned long long)group->sizes[a], words->words[a],
+                      (unsigned long long)least, counts[a]);
+        } else if (group->sizes[a] != sum && !*warned) {
+            notes_add(&p->plan->notes, NOTE_WARNING,
+                      "%s: has %llu along '%s', and config.json's %s add up to %llu: a loader that wants all "
+                      "of them "
+                      "cannot load this, in any layout",
+                      group->block, (unsigned long long)group->sizes[a], words->words[a], counts[a],
+                      (unsigned long long)sum);
+            *warned = true;
+        }
+    }
+    uint8_t expert = axis_find(words, "expert");
+    return expert != AXIS_NONE && counts[expert];
+}
+
 /* The names cannot show that the last expert is missing in all projections; config.json can. */
 static void check_expert_counts(struct planning *p)
 {
     const struct config *config = &p->checkpoint->config;
     const struct group *odd = NULL;
+    bool warned = false;
 
     for (uint32_t g = 0; g < p->recognition.n_groups && config->n_expert_counts > 0; g++) {
         const struct group *group = &p->recognition.groups[g];
-        bool found = layouts_ignored(&p->layouts, group->block);
+        bool found = layouts_ignored(&p->layouts, group->block) || check_told_counts(p, group, &warned);
         for (size_t i = 0; i < config->n_expert_counts; i++)
             found |= config->expert_counts[i] == group->n_experts;
         if (found)

@@ -252,6 +252,31 @@ def test_counts_in_config(run_moefs, tmp_path, counts, verdict):
         assert ("a number that config.json does not hold" in done.stdout + done.stderr) == (verdict == "warned")
 
 
+def longcat(rng, routed, zero):
+    """Zero experts: gate and up of routed + zero experts, down of the routed ones alone."""
+    tensors, whole = per_expert(rng, "qwen3_moe", routed + zero, 5)
+    down = {n for n in tensors if ".down_proj" in n and int(n.split(".")[-3]) >= routed}
+    whole["down"] = whole["down"][:routed]
+    return {n: t for n, t in tensors.items() if n not in down}, whole
+
+
+@pytest.mark.parametrize("stored,zero,verdict", [(4, 2, "quiet"), (4, 0, "warned"), (3, 2, "refused"), (3, 0, "refused")])
+def test_zero_experts(mount, run_moefs, tmp_path, stored, zero, verdict):
+    """LongCat-Flash, 4 routed experts and 2 zero experts: their weights may be left out, those of others may not."""
+    tensors, whole = longcat(np.random.default_rng(16), stored, zero)
+    config = {"model_type": "longcat_flash", "n_routed_experts": 4, "zero_expert_num": 2}
+    src = write(tmp_path, tensors, config)
+    done = run_moefs("plan", src)
+    assert done.returncode == (verdict == "refused"), done.stderr
+    assert ("add up to 6" in done.stdout + done.stderr) == (verdict == "warned")
+    if verdict == "refused":
+        assert "has 3 along 'routed', but config.json says 4" in done.stderr
+        return
+    got = seen(mount, src, "--to", "v5")
+    assert got == merged(SPELLED["qwen3_moe"][0], whole)
+    assert_back(mount, run_moefs, tmp_path, got, tensors, config)
+
+
 # ---- two kinds of experts, numbered through ----
 
 
