@@ -4,16 +4,19 @@
 static float neuron(const struct moe_matrix *matrix, const struct moe_matrix *bias, uint64_t r,
                     const float *x, float *row)
 {
-    float offset = 0;
+    float offset = 0, product;
 
-    moe_matrix_rows(matrix, r, 1, row);
+    if (!moe_matrix_dot(matrix, r, x, &product)) {
+        moe_matrix_rows(matrix, r, 1, row);
+        product = moe_dot(row, x, matrix->columns);
+    }
     if (bias->first) {
         struct moe_matrix one = *bias;
         one.first = (const char *)bias->first + r * bias->column_stride * (dtype_bits(bias->dtype) / 8);
         one.columns = 1;
         moe_matrix_rows(&one, 0, 1, &offset);
     }
-    return moe_dot(row, x, matrix->columns) + offset;
+    return product + offset;
 }
 
 void moe_eager_forward(const struct moe_function *function, const struct moe_expert *expert,

@@ -113,6 +113,15 @@ void moe_matrix_rows(const struct moe_matrix *matrix, uint64_t first, uint64_t n
         apply_scale(matrix, first, n, out);
 }
 
+/* Sums the lanes into the first one. */
+static inline __attribute__((always_inline)) float sum_lanes(float lanes[LANES])
+{
+    for (unsigned width = LANES / 2; width > 0; width /= 2)
+        for (unsigned l = 0; l < width; l++)
+            lanes[l] += lanes[l + width];
+    return lanes[0];
+}
+
 WIDEST float moe_dot(const float *a, const float *b, uint64_t n)
 {
     float lanes[LANES] = {0};
@@ -123,8 +132,31 @@ WIDEST float moe_dot(const float *a, const float *b, uint64_t n)
             lanes[l] += a[i + l] * b[i + l];
     for (unsigned l = 0; i < n; i++, l++)
         lanes[l] += a[i] * b[i];
-    for (unsigned width = LANES / 2; width > 0; width /= 2)
-        for (unsigned l = 0; l < width; l++)
-            lanes[l] += lanes[l + width];
-    return lanes[0];
+    return sum_lanes(lanes);
+}
+
+WIDEST static float dot_bf16(const unsigned char *row, const float *x, uint64_t n)
+{
+    float lanes[LANES] = {0};
+    uint16_t halves[LANES];
+    uint64_t i = 0;
+
+    for (; i + LANES <= n; i += LANES) {
+        memcpy(halves, row + 2 * i, sizeof halves);
+        for (unsigned l = 0; l < LANES; l++)
+            lanes[l] += from_bits((uint32_t)halves[l] << 16) * x[i + l];
+    }
+    memcpy(halves, row + 2 * i, 2 * (n - i));
+    for (unsigned l = 0; i < n; i++, l++)
+        lanes[l] += from_bits((uint32_t)halves[l] << 16) * x[i];
+    return sum_lanes(lanes);
+}
+
+bool moe_matrix_dot(const struct moe_matrix *matrix, uint64_t row, const float *x, float *product)
+{
+    if (matrix->dtype != DTYPE_BF16 || matrix->column_stride != 1 || matrix->scale)
+        return false;
+    *product =
+        dot_bf16((const unsigned char *)matrix->first + 2 * row * matrix->row_stride, x, matrix->columns);
+    return true;
 }

@@ -25,6 +25,9 @@ bool moe_dtype_is_known(enum dtype dtype);
 /* Rows [first, first + n) as floats: out[i * columns + c]. */
 void moe_matrix_rows(const struct moe_matrix *matrix, uint64_t first, uint64_t n, float *out);
 
+/* A row times x, in one pass over the row; false where its elements have to be made floats first. */
+bool moe_matrix_dot(const struct moe_matrix *matrix, uint64_t row, const float *x, float *product);
+
 /* The sum of a[i] * b[i] in FP32. */
 float moe_dot(const float *a, const float *b, uint64_t n);
 

@@ -3,6 +3,10 @@
 
 #include "parallel.h"
 
+#ifdef MOEFS_HAVE_XXH_DISPATCH
+#include <xxh_x86dispatch.h> /* XXH3_128bits() is then the processor's fastest */
+#endif
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -262,13 +266,17 @@ static int do_expert(void *context, unsigned thread, uint64_t expert)
     const struct group_work *work = context;
     struct worker_memory *memory = &work->memories[thread];
 
-    for (unsigned s = 0; s < work->verify->n_sides; s++)
-        for (unsigned f = 0; f < work->group->bound[s > 0]->n_forms; f++)
-            if (load_form(work->verify, work->group, s, f, expert, &memory->slabs[s][f]) < 0)
+    /* form by form: what was just read is still in the processor's caches */
+    for (unsigned i = 0; i < work->group->n_forms; i++) {
+        const struct logical_form *form = &work->group->forms[i];
+        if (expert >= form->count)
+            continue;
+        for (unsigned s = 0; s < work->verify->n_sides; s++)
+            if (load_form(work->verify, work->group, s, form->at[s > 0].form, expert,
+                          &memory->slabs[s][form->at[s > 0].form]) < 0)
                 return -1;
-    for (unsigned f = 0; f < work->group->n_forms; f++)
-        if (expert < work->group->forms[f].count)
-            compare_form(work->verify, work->group, f, expert, memory);
+        compare_form(work->verify, work->group, i, expert, memory);
+    }
     if (work->run)
         function_add(work->run, memory, expert);
     return 0;

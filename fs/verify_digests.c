@@ -1,6 +1,10 @@
 /* XXH3-128 digests, one a line as sha256sum writes them: a logical tensor's is the same in every layout. */
 #include "verify.h"
 
+#ifdef MOEFS_HAVE_XXH_DISPATCH
+#include <xxh_x86dispatch.h>
+#endif
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
