@@ -9,19 +9,21 @@ _moefs() {
     --layout) words=${layouts#v5 original } ;;
     --like) words='qwen3-30b-a3b qwen3-vl-30b-a3b' ;;
     --source-cache) words='keep drop' ;;
-    --cache-size | --read-ahead | --exclude | --layers | --experts | --hidden | --intermediate | --shards | --seed | -o) return ;;
+    --order) words='after before-down' ;;
+    --cache-size | --read-ahead | --exclude | --layers | --experts | --hidden | --intermediate | --shards | --seed | --tokens | -o) return ;;
     esac
-    if [[ $previous == --log-file ]]; then
+    if [[ $previous == --log-file || $previous == --*-digests || $previous == --write-outputs ]]; then
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         return
     fi
     if [[ -z $words ]]; then
         case $COMP_CWORD,${COMP_WORDS[1]} in
-        1,*) words='mount umount plan sample layouts --help --version' ;;
+        1,*) words='mount umount plan verify sample layouts --help --version' ;;
         *,mount) words='--to --from --cache-size --read-ahead --source-cache --passthrough --follow-symlinks --exclude --foreground --log-file -o --help' ;;
         *,umount) words='--lazy --help' ;;
         *,plan) words='--to --from --follow-symlinks --exclude --json --help' ;;
+        *,verify) words='--to --from --layers --tokens --seed --order --source --write-digests --check-digests --write-outputs --json --follow-symlinks --exclude --help' ;;
         *,sample)
             words='--layers --experts --hidden --intermediate --layout --shards --seed --like --sparse --help'
             ((COMP_CWORD == 2)) && words+=' qwen3_moe qwen3_vl_moe qwen3_5_moe'
