@@ -307,6 +307,22 @@ def test_usage(run_moefs, arguments):
     assert run_moefs("layouts", *arguments).returncode == 2
 
 
+def test_documented_example(run_moefs, mount, tmp_path):
+    """docs/layouts.md: the file, what --check prints of it, and the two mounts."""
+    text = (raw.Path(__file__).parent.parent / "docs/layouts.md").read_text().split("## A layout of one's own")[1]
+    layout_file(tmp_path, text.split("```json\n")[1].split("```")[0], "trainer.json")
+    command, _, rest = text.split("```\n$ ")[1].partition("\n")
+    done = run_moefs(*command.split()[1:], cwd=tmp_path)
+    assert done.stdout == rest.split("$ moefs")[0]
+    src, tensors, whole, others = source(tmp_path)
+    file = tmp_path / "trainer.json"
+    with mount(src, "--to", file) as there, mount(there.path, "--from", file, "--to", "original") as back:
+        seen = raw.read_directory(there.path)
+        assert raw.read_directory(back.path) == tensors | others
+    assert seen["model.layers.0.mlp.router.weight"] == others["model.layers.0.mlp.gate.weight"]
+    assert seen[f"{BLOCK}.experts.linear_fc2.weight2"] == raw.Tensor("BF16", whole["down"][2])
+
+
 def test_every_known_layout_is_a_good_file(run_moefs, tmp_path):
     """What moefs has built in is written in the same language."""
     known = json.loads((raw.Path(__file__).parent.parent / "layout/data/layouts.json").read_text())["layouts"]
