@@ -18,9 +18,10 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter
 
 import family_models
-from conftest import Row
 from checkpoints import dump_index, natural_key, tensor_bytes
 from hub import hub_tensors
+
+pytest_plugins = ["family_table"]
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARDS = 3
@@ -106,7 +107,7 @@ def conversions(log):
 
 @pytest.fixture(scope="module", params=family_models.moe_types())
 def family(request, tmp_path_factory, family_rows):
-    row = family_rows.setdefault(request.param, Row())
+    row = family_rows[request.param]
     made = Family(request.param, tmp_path_factory.mktemp(request.param))
     row.kind = made.kind
     return made

@@ -1,4 +1,6 @@
-"""The table of the families: one row a model type, printed when all tests have run."""
+"""A pytest plugin, the table of the families: one row a model type, printed when all tests have run."""
+
+from collections import defaultdict
 
 import pytest
 
@@ -14,7 +16,7 @@ class Row:
 
 
 def pytest_configure(config):
-    config.stash[TABLE] = {}
+    config.stash[TABLE] = defaultdict(Row)
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +29,7 @@ def pytest_runtest_makereport(item, call):
     report = yield
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     if "family" in parameters and (report.when == "call" or not report.passed):
-        row = item.config.stash[TABLE].setdefault(parameters["family"], Row())
+        row = item.config.stash[TABLE][parameters["family"]]
         row.results[parameters.get("via", "loads")] = report.outcome
         if call.excinfo and not row.reason:
             row.reason = call.excinfo.exconly().splitlines()[0]
