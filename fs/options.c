@@ -52,9 +52,10 @@ struct option_row {
 static const struct option_row option_rows[] = {
     {OPTION_TO, OPTIONS_PLAN, "to", "LAYOUT",
      "show the experts in this layout; v5 (default) and original mean the\n"
-     "architecture's own (`moefs layouts` lists them)"},
+     "architecture's own (`moefs layouts` lists them); a file of your own:\n"
+     "./mine.json"},
     {OPTION_FROM, OPTIONS_PLAN, "from", "LAYOUT",
-     "read every expert group that fits this layout as that layout"},
+     "read every expert group that fits this layout (or file) as that layout"},
     {OPTION_EXCLUDE, OPTIONS_PLAN, "exclude", "GLOB",
      "hide files by their names relative to SRC; may be repeated"},
     {OPTION_FP8, OPTIONS_PLAN, "fp8", "keep",

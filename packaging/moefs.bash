@@ -2,17 +2,25 @@
 
 _moefs() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} words=
-    local layouts='v5 original per-expert stacked merged in-out'
+    local layouts='v5 original per-expert stacked merged in-out up-first torchtitan interleaved in-out-interleaved flat'
     COMPREPLY=()
     case $previous in
-    --to | --from) words=$layouts ;;
-    --layout) words=${layouts#v5 original } ;;
+    --to | --from)
+        if [[ $current == */* ]]; then
+            compopt -o filenames
+            mapfile -t COMPREPLY < <(compgen -f -- "$current")
+            return
+        fi
+        words=$layouts
+        ;;
+    --fp8) words=keep ;;
+    --layout) words=${layouts#v5 } ;;
     --like) words='qwen3-30b-a3b qwen3-vl-30b-a3b' ;;
     --source-cache) words='keep drop' ;;
     --order) words='after before-down' ;;
-    --cache-size | --read-ahead | --exclude | --layers | --experts | --hidden | --intermediate | --shards | --seed | --tokens | -o) return ;;
+    --cache-size | --read-ahead | --exclude | --layers | --experts | --hidden | --intermediate | --shards | --seed | --tokens | --max-shard-size | --explain | -o) return ;;
     esac
-    if [[ $previous == --log-file || $previous == --*-digests || $previous == --write-outputs ]]; then
+    if [[ $previous == --log-file || $previous == --check || $previous == --*-digests || $previous == --write-outputs ]]; then
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         return
@@ -20,9 +28,10 @@ _moefs() {
     if [[ -z $words ]]; then
         case $COMP_CWORD,${COMP_WORDS[1]} in
         1,*) words='mount umount plan verify sample layouts --help --version' ;;
-        *,mount) words='--to --from --cache-size --read-ahead --source-cache --passthrough --follow-symlinks --exclude --foreground --log-file -o --help' ;;
+        *,mount) words='--to --from --fp8 --max-shard-size --cache-size --read-ahead --source-cache --passthrough --follow-symlinks --exclude --foreground --log-file -o --help' ;;
         *,umount) words='--lazy --help' ;;
-        *,plan) words='--to --from --follow-symlinks --exclude --json --help' ;;
+        *,layouts) words='--check --help' ;;
+        *,plan) words='--to --from --fp8 --max-shard-size --explain --follow-symlinks --exclude --json --help' ;;
         *,verify) words='--to --from --layers --tokens --seed --order --source --write-digests --check-digests --write-outputs --json --follow-symlinks --exclude --help' ;;
         *,sample)
             words='--layers --experts --hidden --intermediate --layout --shards --seed --like --sparse --help'
