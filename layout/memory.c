@@ -52,6 +52,14 @@ char *xstrdup(const char *text)
     return copy;
 }
 
+char *xstrndup(const char *text, size_t length)
+{
+    char *copy = strndup(text, length);
+    if (!copy)
+        memory_exhausted();
+    return copy;
+}
+
 char *xasprintf(const char *format, ...)
 {
     va_list args;

@@ -17,6 +17,7 @@ void *xcalloc(size_t n, size_t size);
 /* n * size is checked for overflow. */
 void *xreallocarray(void *old, size_t n, size_t size);
 char *xstrdup(const char *text);
+char *xstrndup(const char *text, size_t length);
 char *xasprintf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Frees *pointer and is meant for `cleanup_free char *text = ...;`. */

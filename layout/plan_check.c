@@ -153,7 +153,7 @@ static bool read_count(const struct config *config, const char *paths, uint64_t 
     *least = *sum = 0;
     for (const char *at = paths; *at;) {
         size_t length = strcspn(at, " ");
-        cleanup_free char *path = xasprintf("%.*s", (int)length, at);
+        cleanup_free char *path = xstrndup(at, length);
         bool told = config_numbers(config, path, &number, 1) == 1;
         if (at == paths && !told)
             return false;
