@@ -16,7 +16,8 @@ def types():
 
 
 def test_the_page_is_up_to_date():
-    done = subprocess.run([sys.executable, ROOT / "scripts" / "architectures-table", "--check"], capture_output=True, text=True)
+    command = [sys.executable, ROOT / "scripts" / "architectures-table", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -36,9 +37,10 @@ def test_the_data_is_short():
 
 
 def test_no_architecture_is_named_in_code():
-    """A new model is data: the C sources know none. (Words that are C's or a layout's own besides are left out.)"""
+    """A new model is data: the C sources know none. (Comments may give examples.)"""
     sources = [p for folder in ("layout", "fs") for p in (ROOT / folder).glob("*.[ch]")]
     assert len(sources) > 20
-    named = [f"{p.name}: {t}" for p in sources for t in types()
-             if re.search(rf"(?<![\w-]){re.escape(t)}(?![\w-])", re.sub(r"/\*.*?\*/", "", p.read_text(), flags=re.S))]
+    code = {p.name: re.sub(r"/\*.*?\*/", "", p.read_text(), flags=re.DOTALL) for p in sources}
+    named = [f"{name}: {t}" for name, text in code.items() for t in types()
+             if re.search(rf"(?<![\w-]){re.escape(t)}(?![\w-])", text)]
     assert named == []

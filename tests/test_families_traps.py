@@ -21,10 +21,10 @@ SPELLED = {
 def per_expert(rng, model_type, experts, inner, *, block=None, hidden=H, dtype="BF16"):
     """(tensors, {gate: [E, I, H], up: [E, I, H], down: [E, H, I]}) of one block."""
     own, words = SPELLED[model_type]
-    whole = {proj: raw.random_tensor(rng, dtype, (experts, hidden, inner) if proj == "down" else (experts, inner, hidden)).elements
-             for proj, word in zip(("gate", "up", "down"), words) if word}
+    shapes = {"gate": (experts, inner, hidden), "up": (experts, inner, hidden), "down": (experts, hidden, inner)}
+    whole = {p: raw.random_tensor(rng, dtype, shape).elements for (p, shape), word in zip(shapes.items(), words) if word}
     tensors = {f"{block or own}.experts.{word.format(e=e)}": raw.Tensor(dtype, whole[proj][e])
-               for proj, word in zip(("gate", "up", "down"), words) if word for e in range(experts)}
+               for proj, word in zip(shapes, words) if word for e in range(experts)}
     return tensors, whole
 
 

@@ -52,8 +52,8 @@ VITPOSE = {"num_experts": 3, "part_features": 5, "image_size": [8, 8], "patch_si
 TWO_HEADS = {"num_key_value_heads": 2}
 NOPE = {"num_key_value_heads": 2, "qk_rope_head_dim": 0, "head_dim": 0, "linear_head_dim": 4, "linear_num_heads": 2,
         "layer_types": ["linear_attention", "indexed_attention"], "indexer_types": ["full", "full"], **SPARSE}
-DOTS = {"num_key_value_heads": 2, "per_layer_config": {}, **SPARSE, "layer_types": ["indexed_attention", "sliding_attention"],
-        "shared_experts_intermediate_size": 5}
+DOTS = {"num_key_value_heads": 2, "per_layer_config": {}, "shared_experts_intermediate_size": 5, **SPARSE,
+        "layer_types": ["indexed_attention", "sliding_attention"]}
 
 # What a type needs besides, or else would be without experts, or too large.
 EXTRA = {
@@ -77,7 +77,6 @@ EXTRA = {
     "glm5_next_text": NOPE,
     "granitemoehybrid": {"mamba_n_heads": 2, "mamba_d_head": HIDDEN},
     "hunyuan_v1_moe": {"head_dim": 8, "num_experts": 11, "moe_topk": 2},
-    "inkling2": {},
     "lfm2_moe": {"layer_types": ["full_attention", "conv"], "num_dense_layers": 1},
     "llama4": {"text_config": {"moe_layers": [0, 1]}},
     "muse_spark": {"audio_config": {"num_hidden_layers": 1, "patch_sizes": [4], "hidden_sizes": [6], "depths": [1]},
@@ -103,6 +102,10 @@ EXTRA = {
 MANY = 11
 COUNTS = {"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"}
 
+# Types whose configuration has no default that is valid, and which have no experts.
+DENSE = {"gemma4_assistant", "nougat"}
+
+# Of several classes for one type, the one whose name ends in the first of these.
 ORDER = ["ForConditionalGeneration", "ForCausalLM", "ForTokenClassification", "", "Model"]
 
 
@@ -118,6 +121,7 @@ def has_experts(config):
 
 
 def types_inside(config):
+    """The model_types of a configuration and of those inside it."""
     return {config.model_type}.union(*map(types_inside, subconfigs(config).values()))
 
 
@@ -136,28 +140,27 @@ def auto_classes():
 
 def model_class(model_type):
     names = auto_classes()[model_type]
-    best = min(names, key=lambda n: ([i for i, end in enumerate(ORDER) if n.endswith(end)][0], n))
+    best = min(names, key=lambda n: (next(i for i, end in enumerate(ORDER) if n.endswith(end)), n))
     return getattr(transformers, best)
 
 
 @cache
 def moe_types():
+    """The types whose modules, or those of a part, have experts, and which a class of transformers loads."""
     root = Path(transformers.__file__).parent / "models"
     folders = {p.parent.name for p in root.glob("*/modeling_*.py") if "experts" in p.read_text()}
     found = []
     for model_type in sorted(CONFIG_MAPPING_NAMES):
-        if model_type not in auto_classes():
+        if model_type not in auto_classes() or model_type in DENSE:
             continue
-        try:
-            config = CONFIG_MAPPING[model_type]()
-        except Exception:
-            continue
+        config = CONFIG_MAPPING[model_type]()
         if any(model_type_to_module_name(t) in folders for t in types_inside(config)) and has_experts(config):
             found.append(model_type)
     return found
 
 
 def tiny_fields(default, extra, experts):
+    """What to pass to the class of the configuration `default`, as it has fields of these names."""
     fields = {}
     present = default.to_dict()
     for name, value in SMALL.items():
@@ -170,6 +173,7 @@ def tiny_fields(default, extra, experts):
 
 
 def merged(extra, fields):
+    """extra, with fields over it, also inside of it."""
     return extra | {k: merged(extra.get(k, {}), v) if isinstance(v, dict) else v for k, v in fields.items()}
 
 

@@ -117,7 +117,7 @@ def test_loads_as_v5(family, mount, family_rows):
     """Every parameter of the model that transformers loads is the one of the model that was saved."""
     with mount(family.directory, "--to", "v5") as m:
         assert_loads(family, m.path)
-        family_rows[family.model_type].layout = ", ".join(conversions(m.log.read_text()))
+        family_rows[family.model_type].layout = ", ".join(conversions(m.log.read_text())) or "passes through"
 
 
 @pytest.mark.parametrize("via", ["v5", "stacked", "per-expert"])
@@ -162,24 +162,25 @@ def test_the_load_sees_a_wrong_entry(model_type, mount, tmp_path):
     still the experts are wrong. Nothing but loading can tell, so every type above is loaded."""
     family = Family(model_type, tmp_path / "hub")
     layout = wrong(tmp_path / "wrong.json", *WRONG[model_type])
-    with mount(family.directory, "--from", layout, "--to", "v5") as m:
-        with pytest.raises(AssertionError, match="gate_up_proj"):
-            assert_loads(family, m.path)
+    with mount(family.directory, "--from", layout, "--to", "v5") as m, pytest.raises(AssertionError, match="gate_up_proj"):
+        assert_loads(family, m.path)
     copy(mount, family.directory, tmp_path / "copy", "--from", layout, "--to", "merged")
     with mount(tmp_path / "copy", "--from", "merged", "--to", layout) as m:
         assert_same_tensors(read_tensors(m.path), family.tensors)
 
 
-@pytest.mark.parametrize("model_type,via", [("gpt_oss", "in-out"), ("qwen3_moe", "up-first"), ("llama4", "in-out-interleaved")])
+MISREAD = [("gpt_oss", "in-out"), ("qwen3_moe", "up-first"), ("llama4", "in-out-interleaved")]
+
+
+@pytest.mark.parametrize("model_type,via", MISREAD)
 def test_a_copy_that_would_be_misread_says_so(model_type, via, mount, tmp_path):
     """Nothing in such a copy tells how it is stored: the mount says what its reader needs, and with that it returns."""
     family = Family(model_type, tmp_path / "hub")
     assert f"--from {via}" in copy(mount, family.directory, tmp_path / "copy", "--to", via)
     with mount(tmp_path / "copy", "--from", via, "--to", "original") as m:
         assert_same_tensors(read_tensors(m.path), family.tensors)
-    with mount(tmp_path / "copy", "--to", "original") as m:
-        with pytest.raises(AssertionError):
-            assert_same_tensors(read_tensors(m.path), family.tensors)
+    with mount(tmp_path / "copy", "--to", "original") as m, pytest.raises(AssertionError):
+        assert_same_tensors(read_tensors(m.path), family.tensors)
 
 
 def test_longcat_without_its_zero_experts(mount, tmp_path):
