@@ -4,9 +4,9 @@
 #include <string.h>
 
 /* The machine's widest vectors where the compiler can choose among them when the program starts. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) &&     \
-    !defined(__SANITIZE_THREAD__)
-#define WIDEST __attribute__((target_clones("avx512f", "avx2", "default")))
+#if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__) &&                     \
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define WIDEST __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define WIDEST
 #endif
@@ -87,7 +87,7 @@ static void apply_scale(const struct moe_matrix *matrix, uint64_t first, uint64_
 
     for (uint64_t r = 0; r < n; r++)
         for (uint64_t c = 0; c < matrix->columns; c++) {
-            const uint64_t at = (first + r) / matrix->row_grain * scale->row_stride +
+            const uint64_t at = (matrix->first_row + first + r) / matrix->row_grain * scale->row_stride +
                                 c / matrix->column_grain * scale->column_stride;
             out[r * matrix->columns + c] *=
                 element(scale->dtype, (const unsigned char *)scale->first + at * size);
@@ -135,21 +135,38 @@ WIDEST float moe_dot(const float *a, const float *b, uint64_t n)
     return sum_lanes(lanes);
 }
 
+/* The compiler makes of these what the processor has. */
+#define VECTOR 16
+#define VECTORS 4
+typedef float floats __attribute__((vector_size(4 * VECTOR)));
+typedef float quarter __attribute__((vector_size(VECTOR)));
+typedef uint32_t words __attribute__((vector_size(4 * VECTOR)));
+typedef uint16_t halves __attribute__((vector_size(2 * VECTOR)));
+
 WIDEST static float dot_bf16(const unsigned char *row, const float *x, uint64_t n)
 {
-    float lanes[LANES] = {0};
-    uint16_t halves[LANES];
+    floats sums[VECTORS] = {{0}};
     uint64_t i = 0;
 
-    for (; i + LANES <= n; i += LANES) {
-        memcpy(halves, row + 2 * i, sizeof halves);
-        for (unsigned l = 0; l < LANES; l++)
-            lanes[l] += from_bits((uint32_t)halves[l] << 16) * x[i + l];
+    for (; i + VECTORS * VECTOR <= n; i += VECTORS * VECTOR)
+        for (unsigned v = 0; v < VECTORS; v++) {
+            halves bits;
+            floats factor;
+            memcpy(&bits, row + 2 * (i + v * VECTOR), sizeof bits);
+            memcpy(&factor, x + i + v * VECTOR, sizeof factor);
+            sums[v] += (floats)(__builtin_convertvector(bits, words) << 16) * factor;
+        }
+    const floats sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    quarter parts[VECTORS];
+    memcpy(parts, &sum, sizeof parts);
+    parts[0] = (parts[0] + parts[1]) + (parts[2] + parts[3]);
+    float total = (parts[0][0] + parts[0][1]) + (parts[0][2] + parts[0][3]);
+    for (; i < n; i++) {
+        uint16_t bits;
+        memcpy(&bits, row + 2 * i, sizeof bits);
+        total += from_bits((uint32_t)bits << 16) * x[i];
     }
-    memcpy(halves, row + 2 * i, 2 * (n - i));
-    for (unsigned l = 0; i < n; i++, l++)
-        lanes[l] += from_bits((uint32_t)halves[l] << 16) * x[i];
-    return sum_lanes(lanes);
+    return total;
 }
 
 bool moe_matrix_dot(const struct moe_matrix *matrix, uint64_t row, const float *x, float *product)

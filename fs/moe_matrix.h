@@ -14,9 +14,10 @@ struct moe_matrix {
     enum dtype dtype;
     uint64_t rows, columns;
     uint64_t row_stride, column_stride; /* elements */
-    /* Element (r, c) is multiplied by scale element (r / row_grain, c / column_grain). */
+    /* Element (r, c) is multiplied by scale element ((first_row + r) / row_grain, c / column_grain): rows are
+     * perhaps not the whole matrix's. */
     const struct moe_matrix *scale; /* NULL: 1 */
-    uint64_t row_grain, column_grain;
+    uint64_t first_row, row_grain, column_grain;
 };
 
 /* Whether the kernels can read this type: F32, BF16, F16, F8_E4M3, F8_E5M2. */

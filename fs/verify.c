@@ -149,8 +149,13 @@ static int run_levels(struct verify *verify, const struct opened *opened, struct
         return -1;
     if (verify_find(verify, err) < 0)
         return -1;
+    if (options->layers && verify->n_digests == 0)
+        return error_set(err, "--layers %s: no tensor's name has such a number", options->layers);
     set_total(verify);
+    verify->hashes = options->write_digests || options->check_digests;
     int result = verify_bytes(verify);
+    if (result == 0 && verify->report.n_found > 0 && !verify->hashes)
+        result = verify_hash(verify);
     if (result == 0 && wants_file_digests(options))
         result = digests_of_files(verify);
     report_end(&verify->report);

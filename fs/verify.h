@@ -181,6 +181,7 @@ struct verify {
     struct digest *digests; /* logical tensors group by group, then others, then files */
     uint64_t n_digests;     /* of tensors */
     uint32_t n_files;       /* whose digests are behind those */
+    bool hashes;            /* all digests are wanted */
     struct block_output *outputs;
     uint32_t n_outputs;
     unsigned n_threads;
@@ -213,12 +214,14 @@ struct worker_memory {
     struct slab slabs[SIDES_MAX][FORMS_MAX];
     unsigned char *plain[2]; /* logical tensors in their own order of elements */
     size_t plain_size[2];
-    float *scratch;
-    size_t scratch_size;
+    struct function_expert *function; /* level 2's, or NULL */
 };
 
 /* Level 1, and level 2 beside it while an expert is in memory. */
 int verify_bytes(struct verify *verify);
+/* The digests of the groups' tensors, where verify_bytes() was not asked for them: to tell whose bytes it is
+ * that lie in another one's place. */
+int verify_hash(struct verify *verify);
 
 /* ---- level 2 ---- */
 
@@ -226,8 +229,13 @@ struct function_run; /* of one group */
 /* NULL where the group's function is not computed (the block's result says why). */
 struct function_run *function_begin(struct verify *verify, const struct logical_group *group,
                                     struct block_result *result);
-/* Adds what one expert, whose slabs are loaded, gives its tokens. Thread-safe. */
-void function_add(struct function_run *run, struct worker_memory *memory, uint64_t expert);
+/* What one expert gives its tokens, in this thread: opened, then shown its weights' rows [first, first + n)
+ * while they are in the slabs (biases and scales, which must be loaded before, stay there; rows of down come
+ * last), then closed. run may be NULL. */
+void function_open(struct function_run *run, struct worker_memory *memory, uint64_t expert);
+void function_rows(struct worker_memory *memory, const struct logical_form *form, uint64_t first, uint64_t n);
+void function_close(struct worker_memory *memory);
+void function_free(struct worker_memory *memory); /* what a thread keeps for the next expert */
 /* Compares fused with eager, reports and frees. */
 int function_end(struct function_run *run);
 /* --write-outputs: what the runs have kept, as a safetensors file. */

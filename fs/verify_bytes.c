@@ -15,6 +15,7 @@
 #define PIECE ((uint64_t)8 << 20)
 #define MEMORY_MAX ((uint64_t)4 << 30) /* of all threads' slabs together */
 #define BAND 32
+#define STRIP ((uint64_t)256 << 10) /* bytes of a matrix that are looked at while the caches hold them */
 
 /* ---- one expert in memory ---- */
 
@@ -223,21 +224,48 @@ static void report_bytes(struct verify *verify, const struct logical_group *grou
         to->tensor->info.name, explain(want, got, form, size));
 }
 
-static void compare_form(struct verify *verify, const struct logical_group *group, unsigned f,
+/* The form's two places are both as the logical tensor is: then a strip of rows is one run of bytes. */
+static bool is_strip(const struct verify *verify, const struct logical_group *group,
+                     const struct logical_form *form, uint64_t expert)
+{
+    for (unsigned s = 0; s < verify->n_sides; s++) {
+        struct logical_place place;
+        logical_locate(verify, group, form, s, expert, &place);
+        if (!place.tensor || form->n_axes != 2 || !is_plain(form, &place))
+            return false;
+    }
+    return true;
+}
+
+static int load_sides(struct verify *verify, const struct logical_group *group,
+                      const struct logical_form *form, uint64_t expert, struct worker_memory *memory)
+{
+    for (unsigned s = 0; s < verify->n_sides; s++) {
+        const unsigned f = form->at[s > 0].form;
+        if (load_form(verify, group, s, f, expert, &memory->slabs[s][f]) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* All of the form, whatever its strides; says where it differs. */
+static int compare_whole(struct verify *verify, const struct logical_group *group, unsigned f,
                          uint64_t expert, struct worker_memory *memory)
 {
     const struct logical_form *form = &group->forms[f];
+    struct digest *digest = &verify->digests[form->first_digest + expert];
     struct logical_place from, to;
 
+    if (load_sides(verify, group, form, expert, memory) < 0)
+        return -1;
     logical_locate(verify, group, form, 0, expert, &from);
     const size_t length = form->elements * element_bytes(from.tensor);
-    struct digest *digest = &verify->digests[form->first_digest + expert];
-    digest->hash = XXH3_128bits("", 0);
     if (length == 0)
-        return;
+        return 0;
     const unsigned char *want = plain_bytes(form, &from, &memory->slabs[0][form->at[0].form],
                                             &memory->plain[0], &memory->plain_size[0]);
-    digest->hash = XXH3_128bits(want, length);
+    if (verify->hashes)
+        digest->hash = XXH3_128bits(want, length);
     for (unsigned s = 1; s < verify->n_sides; s++) {
         logical_locate(verify, group, form, s, expert, &to);
         if (!to.tensor)
@@ -249,7 +277,78 @@ static void compare_form(struct verify *verify, const struct logical_group *grou
         digest->found = XXH3_128bits(got, length);
         report_bytes(verify, group, f, expert, s, &from, &to, want, got);
     }
-    report_add_bytes(&verify->report, length);
+    return 0;
+}
+
+/* Rows [first, first + n) on every side. *equal is cleared where they differ. */
+static int compare_strip(struct verify *verify, const struct logical_group *group,
+                         const struct logical_form *form, uint64_t expert, uint64_t first, uint64_t n,
+                         struct worker_memory *memory, XXH3_state_t *state, bool *equal)
+{
+    const unsigned char *want = NULL;
+
+    for (unsigned s = 0; s < verify->n_sides; s++) {
+        struct slab *slab = &memory->slabs[s][form->at[s > 0].form];
+        struct logical_place place;
+        logical_locate(verify, group, form, s, expert, &place);
+        const uint64_t begin = place.first + first * form->n[1], end = begin + n * form->n[1];
+        if (load_slab(verify, s, place.tensor, begin, end, slab) < 0)
+            return -1;
+        const size_t size = element_bytes(place.tensor), length = (end - begin) * size;
+        const unsigned char *bytes = slab->bytes + (begin - slab->begin) * size;
+        if (s == 0) {
+            want = bytes;
+            if (verify->hashes)
+                XXH3_128bits_update(state, bytes, length);
+        } else {
+            *equal &= memcmp(want, bytes, length) == 0;
+        }
+    }
+    return 0;
+}
+
+static int compare_strips(struct verify *verify, const struct logical_group *group, unsigned f,
+                          uint64_t expert, struct worker_memory *memory)
+{
+    const struct logical_form *form = &group->forms[f];
+    const struct side_tensor *tensor = group->members[0][form->at[0].form][0];
+    const uint64_t row = form->n[1] * element_bytes(tensor);
+    const uint64_t step = row < STRIP ? STRIP / row : 1;
+    XXH3_state_t *state = XXH3_createState();
+    bool equal = true;
+    int result = 0;
+
+    if (!state)
+        memory_exhausted();
+    XXH3_128bits_reset(state);
+    for (uint64_t first = 0; first < form->n[0] && result == 0; first += step) {
+        const uint64_t n = form->n[0] - first < step ? form->n[0] - first : step;
+        result = compare_strip(verify, group, form, expert, first, n, memory, state, &equal);
+        if (result == 0)
+            function_rows(memory, form, first, n);
+    }
+    verify->digests[form->first_digest + expert].hash = XXH3_128bits_digest(state);
+    XXH3_freeState(state);
+    return result == 0 && !equal ? compare_whole(verify, group, f, expert, memory) : result;
+}
+
+static int compare_form(struct verify *verify, const struct logical_group *group, unsigned f, uint64_t expert,
+                        struct worker_memory *memory)
+{
+    const struct logical_form *form = &group->forms[f];
+    int result;
+
+    verify->digests[form->first_digest + expert].hash = XXH3_128bits("", 0);
+    /* biases and scales have to stay in memory for the weights */
+    if (form->part == 0 && form->elements > 0 && is_strip(verify, group, form, expert)) {
+        result = compare_strips(verify, group, f, expert, memory);
+    } else {
+        result = compare_whole(verify, group, f, expert, memory);
+        if (result == 0 && form->elements > 0)
+            function_rows(memory, form, 0, form->n[0]);
+    }
+    report_add_bytes(&verify->report, form->elements * element_bytes(group->members[0][form->at[0].form][0]));
+    return result;
 }
 
 /* ---- groups ---- */
@@ -266,19 +365,14 @@ static int do_expert(void *context, unsigned thread, uint64_t expert)
     const struct group_work *work = context;
     struct worker_memory *memory = &work->memories[thread];
 
-    /* form by form: what was just read is still in the processor's caches */
-    for (unsigned i = 0; i < work->group->n_forms; i++) {
-        const struct logical_form *form = &work->group->forms[i];
-        if (expert >= form->count)
-            continue;
-        for (unsigned s = 0; s < work->verify->n_sides; s++)
-            if (load_form(work->verify, work->group, s, form->at[s > 0].form, expert,
-                          &memory->slabs[s][form->at[s > 0].form]) < 0)
+    function_open(work->run, memory, expert);
+    /* the weights, which need their biases and scales, behind those */
+    for (unsigned weights = 0; weights < 2; weights++)
+        for (unsigned f = 0; f < work->group->n_forms; f++)
+            if (expert < work->group->forms[f].count && (work->group->forms[f].part == 0) == weights &&
+                compare_form(work->verify, work->group, f, expert, memory) < 0)
                 return -1;
-        compare_form(work->verify, work->group, i, expert, memory);
-    }
-    if (work->run)
-        function_add(work->run, memory, expert);
+    function_close(memory);
     return 0;
 }
 
@@ -289,7 +383,7 @@ static void free_memory(struct worker_memory *memory)
             free(memory->slabs[s][f].bytes);
     free(memory->plain[0]);
     free(memory->plain[1]);
-    free(memory->scratch);
+    function_free(memory);
     *memory = (struct worker_memory){0};
 }
 
@@ -312,6 +406,46 @@ static int verify_group(struct verify *verify, uint32_t g, struct worker_memory 
     int result = parallel_run(work.group->count, threads_for(verify, work.group), do_expert, &work);
     if (function_end(work.run) < 0)
         result = -1;
+    return result;
+}
+
+/* ---- digests alone ---- */
+
+static int hash_expert(void *context, unsigned thread, uint64_t expert)
+{
+    const struct group_work *work = context;
+    struct verify *verify = work->verify;
+    struct worker_memory *memory = &work->memories[thread];
+
+    for (unsigned f = 0; f < work->group->n_forms; f++) {
+        const struct logical_form *form = &work->group->forms[f];
+        struct slab *slab = &memory->slabs[0][form->at[0].form];
+        struct logical_place place;
+        if (expert >= form->count || form->elements == 0)
+            continue;
+        if (load_form(verify, work->group, 0, form->at[0].form, expert, slab) < 0)
+            return -1;
+        logical_locate(verify, work->group, form, 0, expert, &place);
+        const unsigned char *bytes =
+            plain_bytes(form, &place, slab, &memory->plain[0], &memory->plain_size[0]);
+        verify->digests[form->first_digest + expert].hash =
+            XXH3_128bits(bytes, form->elements * element_bytes(place.tensor));
+    }
+    return 0;
+}
+
+int verify_hash(struct verify *verify)
+{
+    struct worker_memory *memories = xcalloc(verify->n_threads, sizeof *memories);
+    int result = 0;
+
+    for (uint32_t g = 0; g < verify->n_groups && result == 0; g++) {
+        struct group_work work = {.verify = verify, .group = &verify->groups[g], .memories = memories};
+        result = parallel_run(work.group->count, threads_for(verify, work.group), hash_expert, &work);
+    }
+    for (unsigned i = 0; i < verify->n_threads; i++)
+        free_memory(&memories[i]);
+    free(memories);
     return result;
 }
 

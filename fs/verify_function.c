@@ -55,9 +55,11 @@ static int find_axis(const struct function_run *run, const struct logical_form *
     return -1;
 }
 
-/* The form as a matrix of outputs by inputs, or (a bias) as one row of outputs. False where it is neither. */
+/* Rows [first, first + n) of the form as a matrix of outputs by inputs, or (a bias) all of it as one row of
+ * outputs. False where it is neither, or missing. */
 static bool set_matrix(const struct function_run *run, const struct logical_form *form, unsigned side,
-                       const struct worker_memory *memory, uint64_t expert, struct moe_matrix *matrix)
+                       const struct worker_memory *memory, uint64_t expert, uint64_t first, uint64_t n,
+                       struct moe_matrix *matrix)
 {
     const bool down = form->proj == PROJ_DOWN;
     uint64_t row_grain = 1, column_grain = 1;
@@ -65,58 +67,23 @@ static bool set_matrix(const struct function_run *run, const struct logical_form
     const int column = find_axis(run, form, down ? "inner" : "hidden", &column_grain);
     struct logical_place place;
 
-    if (row < 0 || form->n_axes != (column < 0 ? 1 : 2))
+    if (row != 0 || form->n_axes != (column < 0 ? 1 : 2))
         return false;
     logical_locate(run->verify, run->group, form, side, expert, &place);
     if (!place.tensor)
         return false;
     const struct slab *slab = &memory->slabs[side][form->at[side > 0].form];
     const uint64_t size = dtype_bits(place.tensor->info.dtype) / 8;
-    *matrix = (struct moe_matrix){.first = slab->bytes + (place.first - slab->begin) * size,
+    *matrix = (struct moe_matrix){.first = slab->bytes +
+                                           (place.first + first * place.stride[0] - slab->begin) * size,
                                   .dtype = place.tensor->info.dtype,
-                                  .rows = form->n[row],
-                                  .columns = column < 0 ? 1 : form->n[column],
-                                  .row_stride = place.stride[row],
-                                  .column_stride = column < 0 ? 0 : place.stride[column],
+                                  .rows = column < 0 ? 1 : n,
+                                  .columns = column < 0 ? form->n[0] : form->n[column],
+                                  .row_stride = column < 0 ? 0 : place.stride[0],
+                                  .column_stride = column < 0 ? place.stride[0] : place.stride[column],
+                                  .first_row = first,
                                   .row_grain = row_grain,
                                   .column_grain = column_grain};
-    if (column < 0) {
-        matrix->columns = matrix->rows;
-        matrix->column_stride = matrix->row_stride;
-        matrix->rows = 1;
-    }
-    return true;
-}
-
-/* An expert of one side, with the scales that its matrices point to. */
-struct side_expert {
-    struct moe_expert expert;
-    struct moe_matrix scales[PROJ_COUNT];
-};
-
-static bool set_expert(const struct function_run *run, unsigned side, const struct worker_memory *memory,
-                       uint64_t number, struct side_expert *result)
-{
-    struct moe_matrix *weights[] = {&result->expert.gate, &result->expert.up, &result->expert.down};
-    struct moe_matrix *biases[] = {&result->expert.gate_bias, &result->expert.up_bias,
-                                   &result->expert.down_bias};
-
-    *result = (struct side_expert){0};
-    for (unsigned p = 0; p < PROJ_COUNT; p++) {
-        const struct logical_form *weight = find_part(run, "weight", p), *bias = find_part(run, "bias", p);
-        const struct logical_form *scale = find_part(run, "scale_inv", p);
-        if (!weight)
-            continue; /* no gate: function_begin() has seen to the others */
-        if (!set_matrix(run, weight, side, memory, number, weights[p]) ||
-            (bias && !set_matrix(run, bias, side, memory, number, biases[p])) ||
-            (scale && !set_matrix(run, scale, side, memory, number, &result->scales[p])))
-            return false;
-        if (!scale)
-            continue;
-        weights[p]->scale = &result->scales[p];
-        weights[p]->row_grain = result->scales[p].row_grain;
-        weights[p]->column_grain = result->scales[p].column_grain;
-    }
     return true;
 }
 
@@ -333,48 +300,153 @@ struct function_run *function_begin(struct verify *verify, const struct logical_
     return NULL;
 }
 
-static float *scratch_of(struct worker_memory *memory, const struct moe_expert *expert, size_t n)
-{
-    const size_t size = moe_scratch_size(expert, n);
+/* One expert in one thread: its tokens on their way through both sides. */
+struct function_expert {
+    struct function_run *run; /* NULL: no token is given to it */
+    uint64_t number;
+    struct moe_function fused_function;
+    struct moe_assignment *tokens[2]; /* fused, eager */
+    struct moe_pass passes[2];
+    float *memory;
+    size_t n_slots, memory_size;
+    bool neurons; /* gate and up are through */
+};
 
-    if (memory->scratch_size < size) {
-        free(memory->scratch);
-        memory->scratch = xreallocarray(NULL, size, sizeof *memory->scratch);
-        memory->scratch_size = size;
+/* Room for the run's tokens, if all were this expert's. */
+static void reserve(struct function_expert *expert, const struct function_run *run, size_t n)
+{
+    const size_t size = moe_pass_size(run->inner, run->hidden, n), n_slots = run->tokens * run->top_k;
+
+    if (expert->n_slots < n_slots) {
+        for (unsigned w = 0; w < 2; w++)
+            expert->tokens[w] = xreallocarray(expert->tokens[w], n_slots, sizeof *expert->tokens[w]);
+        expert->n_slots = n_slots;
     }
-    return memory->scratch;
+    if (expert->memory_size < 2 * size) {
+        free(expert->memory);
+        expert->memory = xreallocarray(NULL, 2 * size, sizeof *expert->memory);
+        expert->memory_size = 2 * size;
+    }
 }
 
-void function_add(struct function_run *run, struct worker_memory *memory, uint64_t expert)
+void function_open(struct function_run *run, struct worker_memory *memory, uint64_t number)
 {
-    const uint64_t n_slots = run->tokens * run->top_k;
-    struct side_expert original, exposed;
     size_t n = 0;
 
-    if (expert >= run->n_experts)
+    if (!memory->function)
+        memory->function = xcalloc(1, sizeof *memory->function);
+    struct function_expert *expert = memory->function;
+    expert->run = NULL;
+    if (!run || number >= run->n_experts)
         return;
-    if (!set_expert(run, 0, memory, expert, &original) ||
-        !set_expert(run, run->verify->n_sides - 1, memory, expert, &exposed)) {
-        atomic_store(&run->incomplete, true);
-        return;
-    }
-    cleanup_free struct moe_assignment *tokens = xcalloc(n_slots, sizeof *tokens);
-    for (uint64_t s = 0; s < n_slots; s++)
-        if (run->experts[s] == expert)
-            tokens[n++] = (struct moe_assignment){.x = run->x + s / run->top_k * run->hidden,
-                                                  .weight = run->weights[s],
-                                                  .y = run->fused + s * run->hidden};
+    for (uint64_t s = 0; s < run->tokens * run->top_k; s++)
+        n += run->experts[s] == number;
     if (n == 0)
         return;
-    struct moe_function fused = run->function;
-    if (run->verify->options->before_down && fused.weighting == MOE_WEIGHT_OUTPUT)
-        fused.weighting = MOE_WEIGHT_BEFORE_DOWN;
-    moe_reference_forward(&fused, &exposed.expert, tokens, n, scratch_of(memory, &exposed.expert, n));
-    for (size_t i = 0; i < n; i++) {
-        tokens[i].y = run->eager + (tokens[i].y - run->fused);
-        moe_eager_forward(&run->function, &original.expert, &tokens[i],
-                          scratch_of(memory, &original.expert, 1));
+    reserve(expert, run, n);
+    expert->run = run;
+    expert->number = number;
+    expert->neurons = false;
+    expert->fused_function = run->function;
+    if (run->verify->options->before_down && run->function.weighting == MOE_WEIGHT_OUTPUT)
+        expert->fused_function.weighting = MOE_WEIGHT_BEFORE_DOWN;
+    for (uint64_t s = 0, i = 0; s < run->tokens * run->top_k; s++)
+        if (run->experts[s] == number) {
+            const struct moe_assignment token = {run->x + s / run->top_k * run->hidden, run->weights[s],
+                                                 NULL};
+            expert->tokens[0][i] = expert->tokens[1][i] = token;
+            expert->tokens[0][i].y = run->fused + s * run->hidden;
+            expert->tokens[1][i++].y = run->eager + s * run->hidden;
+        }
+    for (unsigned w = 0; w < 2; w++) {
+        expert->passes[w] = (struct moe_pass){.function = w ? &run->function : &expert->fused_function,
+                                              .tokens = expert->tokens[w],
+                                              .n = n,
+                                              .inner = run->inner,
+                                              .hidden = run->hidden,
+                                              .has_gate = find_part(run, "weight", PROJ_GATE) != NULL};
+        moe_pass_begin(&expert->passes[w], expert->memory + w * moe_pass_size(run->inner, run->hidden, n));
     }
+}
+
+/* The rows, their scale and their bias, of one side. */
+struct side_rows {
+    struct moe_matrix rows, scale, bias;
+};
+
+static bool set_rows(const struct function_expert *expert, const struct worker_memory *memory, unsigned side,
+                     const struct logical_form *form, uint64_t first, uint64_t n, struct side_rows *result)
+{
+    const struct function_run *run = expert->run;
+    const struct logical_form *bias = find_part(run, "bias", form->proj);
+    const struct logical_form *scale = find_part(run, "scale_inv", form->proj);
+
+    *result = (struct side_rows){0};
+    if (!set_matrix(run, form, side, memory, expert->number, first, n, &result->rows) ||
+        (bias && !set_matrix(run, bias, side, memory, expert->number, 0, bias->n[0], &result->bias)) ||
+        (scale && !set_matrix(run, scale, side, memory, expert->number, 0, scale->n[0], &result->scale)))
+        return false;
+    if (scale) {
+        result->rows.scale = &result->scale;
+        result->rows.row_grain = result->scale.row_grain;
+        result->rows.column_grain = result->scale.column_grain;
+    }
+    return true;
+}
+
+void function_rows(struct worker_memory *memory, const struct logical_form *form, uint64_t first, uint64_t n)
+{
+    struct function_expert *expert = memory->function;
+    struct side_rows original, exposed;
+
+    if (!expert->run || form != find_part(expert->run, "weight", form->proj))
+        return;
+    if (!set_rows(expert, memory, 0, form, first, n, &original) ||
+        !set_rows(expert, memory, expert->run->verify->n_sides - 1, form, first, n, &exposed)) {
+        atomic_store(&expert->run->incomplete, true);
+        return;
+    }
+    struct moe_pass *fused = &expert->passes[0], *eager = &expert->passes[1];
+    if (form->proj == PROJ_DOWN && !expert->neurons) {
+        moe_reference_neurons(fused);
+        moe_eager_neurons(eager);
+        expert->neurons = true;
+    }
+    if (form->proj == PROJ_DOWN) {
+        moe_reference_rows(fused, &exposed.rows, first, fused->hidden, &exposed.bias, fused->up, fused->y);
+        moe_eager_rows(eager, &original.rows, first, eager->hidden, &original.bias, eager->up, eager->y);
+        return;
+    }
+    const bool gate = form->proj == PROJ_GATE;
+    moe_reference_rows(fused, &exposed.rows, first, fused->inner, &exposed.bias, fused->x,
+                       gate ? fused->gate : fused->up);
+    moe_eager_rows(eager, &original.rows, first, eager->inner, &original.bias, eager->x,
+                   gate ? eager->gate : eager->up);
+}
+
+void function_close(struct worker_memory *memory)
+{
+    struct function_expert *expert = memory->function;
+
+    if (!expert->run)
+        return;
+    if (!expert->neurons) { /* rows of it were missing */
+        atomic_store(&expert->run->incomplete, true);
+        return;
+    }
+    moe_reference_end(&expert->passes[0]);
+    moe_eager_end(&expert->passes[1]);
+}
+
+void function_free(struct worker_memory *memory)
+{
+    if (!memory->function)
+        return;
+    free(memory->function->tokens[0]);
+    free(memory->function->tokens[1]);
+    free(memory->function->memory);
+    free(memory->function);
+    memory->function = NULL;
 }
 
 /* Sums each token's shares into the first one's place. */

@@ -10,11 +10,29 @@ struct function_run *function_begin(struct verify *verify, const struct logical_
     return NULL;
 }
 
-void function_add(struct function_run *run, struct worker_memory *memory, uint64_t expert)
+void function_open(struct function_run *run, struct worker_memory *memory, uint64_t expert)
 {
     (void)run;
     (void)memory;
     (void)expert;
+}
+
+void function_rows(struct worker_memory *memory, const struct logical_form *form, uint64_t first, uint64_t n)
+{
+    (void)memory;
+    (void)form;
+    (void)first;
+    (void)n;
+}
+
+void function_close(struct worker_memory *memory)
+{
+    (void)memory;
+}
+
+void function_free(struct worker_memory *memory)
+{
+    (void)memory;
 }
 
 int function_end(struct function_run *run)

@@ -96,6 +96,7 @@ def test_layers(run_moefs, tmp_path):
     said = verify(run_moefs, src, "--layers", "0,2-3")
     assert [b["block"] for b in said["function"]] == [f"model.layers.{n}.mlp" for n in (0, 2, 3)]
     assert said["tensors"] == sum(bool(re.match(r"model\.layers\.[023]\.", n)) for n in checkpoint.tensors)
+    assert "no tensor" in verify(run_moefs, src, "--layers", "7", status=1)
 
 
 # ---- digests ----
