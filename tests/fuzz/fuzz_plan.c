@@ -16,6 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 struct bytes {
     const uint8_t *at, *end;
+    bool flaws; /* of groups: holes, odd shapes, mixed dtypes */
 };
 
 static unsigned choose(struct bytes *b, unsigned n)
@@ -41,7 +42,7 @@ static const char *const targets[] = {"v5",     "original", "per-expert", "merge
                                       "in-out", "up-first", "torchtitan", "interleaved", "in-out-interleaved",
                                       "flat",   "nonsense", NULL};
 static const uint8_t dtypes[] = {DTYPE_BF16, DTYPE_F32, DTYPE_U8, DTYPE_F8_E4M3, DTYPE_F4};
-static const uint64_t extents[] = {1, 2, 3, 4, 6, 8, 12, 16, 0, 128, 256};
+static const uint64_t extents[] = {1, 2, 3, 4, 5, 6, 8}, odd_extents[] = {0, 1, 2, 4, 12, 16, 128, 256};
 
 static struct layouts layouts;
 
@@ -79,7 +80,7 @@ static void add_form(struct model *m, struct bytes *b, const struct form *form, 
     uint64_t shape[AXES_DIMS_MAX], values[TEMPLATE_HOLES_MAX] = {0};
     int hole = template_integer_hole(&form->name);
     uint64_t n = hole >= 0 ? sizes[form->name.holes[hole].axis] : 1;
-    unsigned flaw = choose(b, 16);
+    unsigned flaw = b->flaws ? choose(b, 16) : 0;
 
     if (!axes_shape(&form->axes, &layouts.words, sizes, form->n_projs, shape))
         return;
@@ -89,15 +90,15 @@ static void add_form(struct model *m, struct bytes *b, const struct form *form, 
         if (flaw == 1 && v == 1)
             continue; /* a hole */
         if (flaw == 2 && form->axes.n_dims > 0)
-            shape[0] = CHOOSE(b, extents);
+            shape[0] = CHOOSE(b, odd_extents);
         add(m, template_format(&form->name, block, values, &m->arena), shape, form->axes.n_dims,
             flaw == 3 ? CHOOSE(b, dtypes) : dtype, choose(b, SHARDS_MAX));
     }
 }
 
-static void add_group(struct model *m, struct bytes *b, const struct architecture *architecture)
+static void add_group(struct model *m, struct bytes *b, const char *block,
+                      const struct architecture *architecture)
 {
-    const char *block = CHOOSE(b, blocks);
     const struct block_rule *rule = architecture_rule(architecture, block);
     uint64_t sizes[AXIS_WORDS_MAX];
     uint8_t dtype = CHOOSE(b, dtypes);
@@ -127,7 +128,7 @@ static void add_stray(struct model *m, struct bytes *b)
     for (unsigned n = choose(b, 6); n > 0; n--)
         strcat(name, CHOOSE(b, words));
     for (uint8_t d = 0; d < n_dims; d++)
-        shape[d] = CHOOSE(b, extents);
+        shape[d] = CHOOSE(b, odd_extents);
     add(m, arena_strdup(&m->arena, name), shape, n_dims, CHOOSE(b, dtypes), choose(b, SHARDS_MAX));
 }
 
@@ -174,7 +175,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const char *const configs[] = {"{}", "{\"num_experts\": 3}",
                                           "{\"moe_intermediate_size\": 4, \"d_ff\": 4, \"hidden_size\": 8}",
                                           "{\"ffn_config\": {\"moe_num_experts\": 2}}"};
-    struct bytes b = {data, data + size};
+    struct bytes b = {.at = data, .end = data + size};
     struct model m = {.n = 0};
     struct checkpoint checkpoint = {.index_name = "model.safetensors.index.json"};
     struct error err = {0};
@@ -189,11 +190,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (config_parse("config.json", text, strlen(text), &checkpoint.config, &err) < 0)
         abort();
     checkpoint.config.model_type = type;
-    while (b.at < b.end && m.n < TENSORS_MAX)
-        if (choose(&b, 3))
-            add_group(&m, &b, layouts_architecture(&layouts, type));
-        else
-            add_stray(&m, &b);
+    b.flaws = choose(&b, 3) == 2;
+    for (unsigned n = 1 + choose(&b, 3); n > 0; n--)
+        add_group(&m, &b, b.flaws ? CHOOSE(&b, blocks) : blocks[n], layouts_architecture(&layouts, type));
+    for (unsigned n = choose(&b, 4); n > 0; n--)
+        add_stray(&m, &b);
     make_checkpoint(&m, &checkpoint);
     plan(&checkpoint, &options);
     checkpoint.config.model_type = NULL;
