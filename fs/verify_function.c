@@ -116,7 +116,8 @@ struct function_run *function_begin(struct verify *verify, const struct logical_
     run->function = moe_function_of(&functions, &verify->checkpoint->config, group->group->block);
     const struct logical_form *up = find_part(run, "weight", PROJ_UP),
                               *down = find_part(run, "weight", PROJ_DOWN);
-    result->skipped = find_obstacle(run);
+    const char *obstacle = find_obstacle(run); /* perhaps the functions' own text */
+    result->skipped = obstacle ? arena_strdup(&verify->arena, obstacle) : NULL;
     if (!result->skipped) {
         const struct axis_words *words = &verify->layouts->words;
         run->n_experts = up->count < down->count ? up->count : down->count;

@@ -345,6 +345,13 @@ def test_options_of_the_function(run_moefs, tmp_path, options):
     assert block["tokens"] * block["top_k"] >= (1 if "--tokens" in options else 40)
 
 
+def test_a_function_that_is_not_known(run_moefs, tmp_path):
+    checkpoint = build(layout="merged")
+    checkpoint.config["model_type"] = "muse_spark_text"
+    said = verify(run_moefs, checkpoint.write(tmp_path / "src"))
+    assert {b["skipped"] for b in said["function"]} == {"its experts end in a norm of their own"}
+
+
 def test_fp8_with_scales(run_moefs, tmp_path):
     torch.manual_seed(0)
     checkpoint = build(inner=256, hidden=128, companions=False)
