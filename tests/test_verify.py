@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import oracle
 from checkpoints import LAYOUTS, dump_index, make, tensor_bytes
@@ -352,19 +353,60 @@ def test_a_function_that_is_not_known(run_moefs, tmp_path):
     assert {b["skipped"] for b in said["function"]} == {"its experts end in a norm of their own"}
 
 
-def test_fp8_with_scales(run_moefs, tmp_path):
-    torch.manual_seed(0)
-    checkpoint = build(inner=256, hidden=128, companions=False)
+def layer(given, weights):
+    """The layer in float64: weights[e] = gate, up, down."""
+    x, out = given["x"].double(), torch.zeros_like(given["output"], dtype=torch.float64)
+    for t, (experts, shares) in enumerate(zip(given["experts"].tolist(), given["weights"].double())):
+        for e, w in zip(experts, shares):
+            gate, up, down = weights[e]
+            out[t] += w * (down @ (torch.nn.functional.silu(gate @ x[t]) * (up @ x[t])))
+    return out
+
+
+def assert_outputs(run_moefs, checkpoint, src, to, stored, *options):
+    """What moefs writes is the layer of these weights: stored(name) gives one of them as numbers."""
+    said = verify(run_moefs, src, "--to", to, *options, "--write-outputs", src.parent / "outputs")
+    assert [b["skipped"] for b in said["function"]] == [None, None]
+    outputs = load_file(src.parent / "outputs")
     for block in checkpoint.blocks:
-        for e in range(EXPERTS):
-            for proj in ("gate", "up", "down"):
-                name = f"{block.name}.experts.{e}.{proj}_proj.weight"
-                weight = torch.randn(checkpoint.tensors[name].shape)
-                checkpoint.tensors[name] = weight.to(torch.float8_e4m3fn)
-                scale = torch.rand([n // 128 for n in weight.shape]) + 0.5
-                checkpoint.tensors[name + "_scale_inv"] = scale
-                checkpoint.shards["model-00001-of-00003.safetensors"].append(name + "_scale_inv")
+        weights = [[stored(f"{block.name}.experts.{e}.{p}_proj.weight").double() for p in ("gate", "up", "down")]
+                   for e in range(block.experts)]
+        given = {k: outputs[f"{block.name}.{k}"] for k in ("x", "experts", "weights", "output")}
+        want = layer(given, weights)
+        assert want.abs().max() > 0
+        assert (given["output"] - want).abs().max() <= 1e-5 * want.abs().max()
+
+
+@pytest.mark.parametrize("to", ["per-expert", "merged", "in-out"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16, torch.float8_e5m2], ids=str)
+def test_the_function_of_every_type(run_moefs, tmp_path, dtype, to):
+    checkpoint = build(companions=False, hidden=70)
+    for name, tensor in checkpoint.tensors.items():
+        if ".experts." in name:
+            checkpoint.tensors[name] = (tensor.float() / 8).to(dtype)
+    if dtype == torch.float16:  # subnormal numbers too
+        name = f"{BLOCK}.experts.1.gate_proj.weight"
+        checkpoint.tensors[name] = (checkpoint.tensors[name].float() * 2.0**-14).half()
+    src = checkpoint.write(tmp_path / "src")
+    assert_outputs(run_moefs, checkpoint, src, to, lambda name: checkpoint.tensors[name])
+
+
+def test_fp8_with_scales(run_moefs, tmp_path):
+    checkpoint = build(inner=256, hidden=384, companions=False)
+    generator = torch.Generator().manual_seed(0)
+    scales = {}
+    for name in [n for n in checkpoint.tensors if ".experts." in n]:
+        weight = torch.randn(checkpoint.tensors[name].shape, generator=generator)
+        checkpoint.tensors[name] = weight.to(torch.float8_e4m3fn)
+        scales[name + "_scale_inv"] = torch.rand([n // 128 for n in weight.shape], generator=generator) / 64
+    checkpoint.tensors |= scales
+    checkpoint.shards["model-00001-of-00003.safetensors"] += scales
     checkpoint.index = None
     src = checkpoint.write(tmp_path / "src")
-    said = verify(run_moefs, src, "--to", "merged", "--fp8", "keep")
-    assert [b["skipped"] for b in said["function"]] == [None, None]
+
+    def stored(name):
+        scale = checkpoint.tensors[name + "_scale_inv"].repeat_interleave(128, 0).repeat_interleave(128, 1)
+        return checkpoint.tensors[name].double() * scale
+
+    for to in ("per-expert", "merged"):
+        assert_outputs(run_moefs, checkpoint, src, to, stored, "--fp8", "keep")
