@@ -37,8 +37,9 @@ TYPES = {
 CASES = [(t, o) for t in TYPES for o in ("after", "before-down") if o == "after" or t in ("qwen3_moe", "gpt_oss")]
 
 
-def saved(model_type, directory, dtype):
-    model = family_models.random_model(model_type, **TYPES[model_type]).to(dtype).eval()
+def saved(model_type, directory, dtype, fields=None):
+    fields = TYPES[model_type] if fields is None else fields
+    model = family_models.random_model(model_type, **fields).to(dtype).eval()
     model.config.dtype = dtype
     model.save_pretrained(directory)
     if hasattr(model, "set_experts_implementation"):
@@ -63,11 +64,12 @@ def forward(module, x, experts, weights):
     return module(x, experts, weights).reshape(len(x), -1)
 
 
-def compute(run_moefs, tmp_path, *options):
+def compute(run_moefs, tmp_path, *options, routed=False):
     done = run_moefs("verify", tmp_path / "model", *options, "--write-outputs", tmp_path / "outputs", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     blocks = [b for b in json.loads(done.stdout)["function"] if not b["skipped"]]
     assert blocks and all(b["max_rel"] <= 1e-5 and b["not_finite"] == 0 for b in blocks)
+    assert all(b["routed"] == routed for b in blocks)
     outputs = load_file(tmp_path / "outputs")
     return [{k: outputs[f"{b['block']}.{k}"] for k in ("x", "experts", "weights", "output")}
             for b in sorted(blocks, key=lambda b: natural_key(b["block"]))]
@@ -85,6 +87,28 @@ def test_fp32(run_moefs, tmp_path, model_type, order, to):
             want = forward(module, block["x"], block["experts"].long(), block["weights"])
         assert want.abs().max() > 0
         assert (block["output"] - want).abs().max() <= 1e-5 * want.abs().max()
+
+
+# ---- the router ----
+
+@pytest.mark.parametrize("model_type", ["qwen3_moe", "mixtral", "gpt_oss", "deepseek_v3", "glm4_moe", "dots1", "olmoe",
+                                        "qwen3_next", "qwen3_5_moe_text", "flex_olmo", "llama4_text"])
+def test_the_router(run_moefs, tmp_path, model_type):
+    model = saved(model_type, tmp_path / "model", torch.float32, {})
+    blocks = compute(run_moefs, tmp_path, "--tokens", "50", routed=True)
+    routers = [m for m in model.modules() if re.search(r"(TopKRouter|TopkRouter|Llama4Router)$", type(m).__name__)]
+    assert len(blocks) == len(routers)
+    for block, router in zip(blocks, routers):
+        with torch.no_grad():
+            said = router(block["x"])
+        want = torch.zeros(len(block["x"]), len(router.weight))
+        if model_type == "llama4_text":
+            want = said[0]
+        else:
+            want.scatter_(1, said[2], said[1])
+        got = torch.zeros_like(want).scatter_(1, block["experts"].long(), block["weights"])
+        assert ((got != 0) == (want != 0)).all()
+        assert torch.allclose(got, want, rtol=1e-5, atol=1e-7)
 
 
 # ---- BF16 ----
