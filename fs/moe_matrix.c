@@ -12,6 +12,7 @@
 #endif
 
 #define LANES 32
+#define TILE 32
 
 static float from_bits(uint32_t bits)
 {
@@ -94,6 +95,22 @@ static void apply_scale(const struct moe_matrix *matrix, uint64_t first, uint64_
         }
 }
 
+/* By way of a tile: rows of `out` may be a power of two apart. */
+static void copy_tile(const struct moe_matrix *matrix, const unsigned char *from, uint64_t n_rows,
+                      uint64_t n_columns, float *out)
+{
+    const uint64_t size = dtype_bits(matrix->dtype) / 8;
+    const uint64_t row = matrix->row_stride * size, column = matrix->column_stride * size;
+    float tile[TILE][TILE];
+
+    /* rows inside: where they are next to each other in memory, a column's piece is one cache line */
+    for (uint64_t c = 0; c < n_columns; c++)
+        for (uint64_t r = 0; r < n_rows; r++)
+            tile[r][c] = element(matrix->dtype, from + r * row + c * column);
+    for (uint64_t r = 0; r < n_rows; r++)
+        memcpy(out + r * matrix->columns, tile[r], n_columns * sizeof **tile);
+}
+
 void moe_matrix_rows(const struct moe_matrix *matrix, uint64_t first, uint64_t n, float *out)
 {
     const uint64_t size = dtype_bits(matrix->dtype) / 8;
@@ -103,11 +120,12 @@ void moe_matrix_rows(const struct moe_matrix *matrix, uint64_t first, uint64_t n
         for (uint64_t r = 0; r < n; r++)
             run_from_bf16(from + r * matrix->row_stride * size, matrix->columns, out + r * matrix->columns);
     } else {
-        /* rows inside: where they are next to each other in memory, a column's piece is one cache line */
-        for (uint64_t c = 0; c < matrix->columns; c++)
-            for (uint64_t r = 0; r < n; r++)
-                out[r * matrix->columns + c] = element(
-                    matrix->dtype, from + (r * matrix->row_stride + c * matrix->column_stride) * size);
+        for (uint64_t r = 0; r < n; r += TILE)
+            for (uint64_t c = 0; c < matrix->columns; c += TILE)
+                copy_tile(matrix, from + (r * matrix->row_stride + c * matrix->column_stride) * size,
+                          n - r < TILE ? n - r : TILE,
+                          matrix->columns - c < TILE ? matrix->columns - c : TILE,
+                          out + r * matrix->columns + c);
     }
     if (matrix->scale)
         apply_scale(matrix, first, n, out);

@@ -77,10 +77,17 @@ static inline __attribute__((always_inline)) void copy_band(const unsigned char 
                                                             uint64_t columns, uint64_t stride,
                                                             unsigned char *out, size_t size)
 {
-    /* rows inside: transposed, they lie next to each other */
-    for (uint64_t c = 0; c < columns; c++)
+    unsigned char tile[BAND][BAND * sizeof(uint64_t)]; /* rows of `out` may be a power of two apart */
+
+    for (uint64_t first = 0; first < columns; first += BAND) {
+        const uint64_t n = columns - first < BAND ? columns - first : BAND;
+        /* rows inside: transposed, they lie next to each other */
+        for (uint64_t c = 0; c < n; c++)
+            for (uint64_t r = 0; r < n_rows; r++)
+                memcpy(tile[r] + c * size, rows[r] + (first + c) * stride * size, size);
         for (uint64_t r = 0; r < n_rows; r++)
-            memcpy(out + (r * columns + c) * size, rows[r] + c * stride * size, size);
+            memcpy(out + (r * columns + first) * size, tile[r], n * size);
+    }
 }
 
 static void copy_rows(const unsigned char *const *rows, uint64_t n_rows, uint64_t columns, uint64_t stride,
