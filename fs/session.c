@@ -8,11 +8,13 @@
 #include "read_ahead.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -169,6 +171,25 @@ int session_mount(struct session *session, const char *mount_point, struct error
     return found > 0 ? 0 : -1;
 }
 
+/* Whether the kernel has let go of our mount: unmounted by somebody, or the connection aborted. */
+static bool session_is_severed(const struct session *session)
+{
+    struct pollfd poll_fd = {.fd = fuse_session_fd(session->fuse)};
+
+    return poll(&poll_fd, 1, 0) == 1 && (poll_fd.revents & POLLERR) != 0;
+}
+
+/* Whether what is mounted there is ours. Device numbers are given out anew at once: where ours has been let
+ * go of, the same numbers may be a newer mount's, which answers, while an aborted one of ours does not. */
+static bool session_is_mounted(const struct session *session, const struct mount_entry *entry)
+{
+    struct statvfs answer;
+
+    if (entry->major != session->major || entry->minor != session->minor)
+        return false;
+    return !session_is_severed(session) || (statvfs(session->mount_point, &answer) < 0 && errno == ENOTCONN);
+}
+
 /* Takes the mount out of the tree, if it is still there and on top. False: it could not be done. */
 static bool session_detach(struct session *session)
 {
@@ -179,10 +200,10 @@ static bool session_detach(struct session *session)
     if (!session->mount_point || session->detached)
         return session->detached;
     int found = mounts_find(session->mount_point, &entry, &err);
-    if (found > 0 && entry.major == session->major && entry.minor == session->minor)
+    if (found > 0 && session_is_mounted(session, &entry))
         done = mounts_unmount(session->mount_point, true, &err) == 0;
     else
-        done = found == 0;
+        done = found == 0 || (found > 0 && session_is_severed(session));
     mounts_entry_clear(&entry);
     if (!done)
         log_line(LOG_LEVEL_ERROR, "%s", err.text ? err.text : "another mount lies over this one");

@@ -594,6 +594,29 @@ def test_umount_inside_the_mount_is_not_the_mount(run_moefs, src, mnt):
 # Dying
 
 
+def test_a_slow_end_leaves_the_next_mount_alone(mount, run_moefs, src, tmp_path):
+    """Both mounts get the same device number: the kernel gives it out anew as soon as the first is gone."""
+    at = tmp_path / "mnt"
+    at.mkdir()
+    with mount(src, at=at) as first:
+        device = os.stat(at).st_dev
+        os.kill(first.pid, signal.SIGSTOP)
+        try:
+            first.may_die = True
+            # the system call alone: umount(8) asks the file system first, and would wait
+            assert LIBC.umount2(os.fsencode(at), 0) == 0, os.strerror(ctypes.get_errno())
+            with mount(src, at=at) as second:
+                same = os.stat(at).st_dev == device
+                os.kill(first.pid, signal.SIGCONT)
+                assert first.process.wait(30) == 0
+                assert "config.json" in os.listdir(at)
+                assert is_mounted(at) and second.process.poll() is None
+                assert same, "the device number was not given out anew: this machine does not show what is tested"
+        finally:
+            if first.process.poll() is None:
+                os.kill(first.pid, signal.SIGCONT)
+
+
 def test_dead_mount_is_named_unmounted_and_mounted_again(mount, run_moefs, src):
     with mount(src) as m:
         m.kill(signal.SIGKILL)
