@@ -2,10 +2,10 @@
 
 #include "layout/checked.h"
 #include "layout/embedded.h"
+#include "layout/natural.h"
 #include "sample_sizes.h"
 
 #include <cjson/cJSON.h>
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 #include <utarray.h>
@@ -280,38 +280,11 @@ static int add_templates(struct builder *b, const cJSON *list, struct layer_filt
     return 0;
 }
 
-static bool is_number(const char *part, size_t length)
-{
-    for (size_t i = 0; i < length; i++)
-        if (!isdigit((unsigned char)part[i]))
-            return false;
-    return length > 0;
-}
-
-/* The order in which checkpoints are saved (dot_natural_key of transformers' core_model_loading.py): part by
- * part, numbers as numbers and before words. Numbers here have no leading zeros: the longer is the larger. */
+/* The order in which checkpoints are saved. */
 static int compare_natural(const void *left, const void *right)
 {
-    const char *a = ((const struct sample_tensor *)left)->info.name;
-    const char *b = ((const struct sample_tensor *)right)->info.name;
-
-    for (;;) {
-        size_t a_length = strcspn(a, "."), b_length = strcspn(b, ".");
-        bool a_number = is_number(a, a_length), b_number = is_number(b, b_length);
-        if (a_number != b_number)
-            return a_number ? -1 : 1;
-        if (a_number && a_length != b_length)
-            return a_length < b_length ? -1 : 1;
-        int order = memcmp(a, b, a_length < b_length ? a_length : b_length);
-        if (order)
-            return order;
-        if (a_length != b_length)
-            return a_length < b_length ? -1 : 1;
-        if (!a[a_length] || !b[b_length])
-            return (a[a_length] != 0) - (b[b_length] != 0);
-        a += a_length + 1;
-        b += b_length + 1;
-    }
+    return natural_compare(((const struct sample_tensor *)left)->info.name,
+                           ((const struct sample_tensor *)right)->info.name);
 }
 
 static int build(struct builder *b, const struct sample_request *request)

@@ -158,7 +158,8 @@ def test_a_cached_source_stays_cached(mount, src, weights, to):
             for path in m.path.glob("*.safetensors"):
                 path.read_bytes()
             drop(m.path.glob("*.safetensors"))
-        assert cached_pages(weights) == cached
+        # the kernel may reclaim a few pages at any time; dropping takes whole windows, all of them here
+        assert cached_pages(weights) >= 0.75 * cached
 
 
 @pytest.mark.parametrize(
