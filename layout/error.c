@@ -2,16 +2,13 @@
 #include "memory.h"
 
 #include <stdarg.h>
-#include <stdio.h>
 
 int error_set(struct error *err, const char *format, ...)
 {
     va_list args;
-    char *text;
 
     va_start(args, format);
-    if (vasprintf(&text, format, args) < 0)
-        memory_exhausted();
+    char *text = xvasprintf(format, args);
     va_end(args);
     free(err->text);
     err->text = text;
@@ -21,11 +18,9 @@ int error_set(struct error *err, const char *format, ...)
 int error_add(struct error *err, const char *format, ...)
 {
     va_list args;
-    cleanup_free char *line = NULL;
 
     va_start(args, format);
-    if (vasprintf(&line, format, args) < 0)
-        memory_exhausted();
+    cleanup_free char *line = xvasprintf(format, args);
     va_end(args);
     char *text = err->text ? xasprintf("%s\n%s", err->text, line) : xstrdup(line);
     free(err->text);
@@ -42,11 +37,9 @@ void error_free(struct error *err)
 void notes_add(struct notes *notes, enum note_kind kind, const char *format, ...)
 {
     va_list args;
-    char *text;
 
     va_start(args, format);
-    if (vasprintf(&text, format, args) < 0)
-        memory_exhausted();
+    char *text = xvasprintf(format, args);
     va_end(args);
     notes->list = xreallocarray(notes->list, notes->n + 1, sizeof *notes->list);
     notes->list[notes->n++] = (struct note){.kind = kind, .text = text};

@@ -60,14 +60,21 @@ char *xstrndup(const char *text, size_t length)
     return copy;
 }
 
+char *xvasprintf(const char *format, va_list args)
+{
+    char *text;
+
+    if (vasprintf(&text, format, args) < 0)
+        memory_exhausted();
+    return text;
+}
+
 char *xasprintf(const char *format, ...)
 {
     va_list args;
-    char *text;
 
     va_start(args, format);
-    if (vasprintf(&text, format, args) < 0)
-        memory_exhausted();
+    char *text = xvasprintf(format, args);
     va_end(args);
     return text;
 }

@@ -7,6 +7,7 @@
 #ifndef MOEFS_LAYOUT_MEMORY_H
 #define MOEFS_LAYOUT_MEMORY_H
 
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 
@@ -19,6 +20,7 @@ void *xreallocarray(void *old, size_t n, size_t size);
 char *xstrdup(const char *text);
 char *xstrndup(const char *text, size_t length);
 char *xasprintf(const char *format, ...) __attribute__((format(printf, 1, 2)));
+char *xvasprintf(const char *format, va_list args) __attribute__((format(printf, 1, 0)));
 
 /* Frees *pointer and is meant for `cleanup_free char *text = ...;`. */
 void cleanup_free_pointer(void *pointer);
