@@ -440,6 +440,7 @@ def test_ordinary_user(moefs, src, public):
         grep -c " $4 " /proc/self/mountinfo || :
         {NOBODY} "$2" mount -f "$3" "$4" &
         while ! grep -q " $4 " /proc/self/mountinfo; do sleep 0.01; done
+        {NOBODY} stat -f "$4" >/dev/null
         kill $!; wait $!; echo ended $?
         grep -c " $4 " /proc/self/mountinfo || :
     """
