@@ -147,6 +147,8 @@ class Bench:
             return self.rate(operation, path, state, seed, mount.pid)
 
     def rate(self, operation, path, state, seed, pid):
+        machine.have_memory(2 * min(self.limit, os.path.getsize(path)))  # the page cache's and the reader's
+
         def before():
             if pid:
                 os.write(writing, json.dumps([process_cpu(pid), *process_read(pid)]).encode())
@@ -257,6 +259,7 @@ class Bench:
             names = list(runs)
             for name in names[i % len(names) :] + names[: i % len(names)]:
                 warm(files)
+                machine.have_memory(int(2.5 * size))
                 if name == "torch":
                     result = self.run_program("convert", source, target)
                     if i == 0:  # or it would be another conversion that is compared
@@ -325,6 +328,7 @@ class Bench:
         for i in range(self.arguments.repeat):
             for name in list(runs)[:: 1 if i % 2 == 0 else -1]:
                 warm(files)
+                machine.have_memory(2 * size)
                 if name == "original":
                     runs[name].append(self.run_program("load", source))
                 else:
