@@ -23,6 +23,8 @@
 #define A1OUT_SHARE 2
 /* Keys cost memory too: with tiny blocks the bytes they stand for are no bound. */
 #define A1OUT_KEYS_MAX 16384
+/* Of so many of the oldest blocks it is looked at whether they are still being read. */
+#define LOOKED_AT_MAX 64
 /* Contents of at least this many bytes are mappings of their own: what malloc keeps of freed megabytes, in an
  * arena per thread, is as much again as the cache may hold. */
 #define MAPPED_MIN ((size_t)128 << 10)
@@ -34,11 +36,16 @@ struct block {
     struct block_key key;
     enum block_state state;
     enum block_queue queue; /* while READY */
-    int error;              /* when FAILED */
-    uint32_t users;         /* whoever fills, awaits or copies it: a block with users is never evicted */
+    int error;              /* of a part; when FAILED, of the block */
+    uint32_t users;         /* whoever fills, awaits or reads it: a block with users is never evicted */
+    uint32_t n_parts;       /* 0 until there is memory for the contents */
+    uint32_t next_part;     /* the first that nobody has begun to fill */
+    uint32_t fillers;       /* threads that are filling a part */
+    uint64_t read;          /* bytes that readers took, the same ones perhaps several times */
+    uint64_t touched;       /* the cache's clock when the last reader came */
     unsigned char *contents;
     size_t length;
-    pthread_cond_t settled; /* no longer FILLING */
+    pthread_cond_t changed; /* no longer FILLING, or there are parts to fill */
     struct block *prev, *next;
     UT_hash_handle hh;
 };
@@ -67,6 +74,7 @@ struct block_cache {
     struct ghost *ghosts;      /* by key */
     struct ghost *ghost_queue; /* A1out; the head is the oldest */
     size_t a1in_bytes, a1out_bytes;
+    uint64_t clock; /* bytes entered since the beginning */
     struct applicant *applicants;
     struct block_cache_stats stats;
 };
@@ -105,7 +113,7 @@ static void contents_free(unsigned char *contents, size_t length)
 
 static void block_free(struct block *block)
 {
-    pthread_cond_destroy(&block->settled);
+    pthread_cond_destroy(&block->changed);
     contents_free(block->contents, block->length);
     free(block);
 }
@@ -172,17 +180,32 @@ static struct block *first_unused(struct block *queue)
     return NULL;
 }
 
-/* Takes the block that 2Q gives up next out of the cache and puts it on *evicted; false where all are in use.
- */
-static bool evict(struct block_cache *cache, struct block **evicted)
+/* Nobody is coming back for it: a sequential reader has had all of it, or it lay untouched while the cache
+ * could have been filled anew. */
+static bool is_done_with(const struct block_cache *cache, const struct block *block)
 {
-    const bool from_a1in = cache->a1in_bytes > cache->capacity / A1IN_SHARE || !cache->queues[AM];
-    struct block *block = first_unused(cache->queues[from_a1in ? A1IN : AM]);
+    return block->users == 0 &&
+           (block->read >= block->length || cache->clock - block->touched > cache->capacity);
+}
 
-    if (!block)
-        block = first_unused(cache->queues[from_a1in ? AM : A1IN]);
-    if (!block)
-        return false;
+/* Among the oldest, one that nobody is coming back for: where many read at once, first in, first out would
+ * give up what the slower ones are reading. */
+static struct block *first_done_with(const struct block_cache *cache, struct block *queue)
+{
+    struct block *block;
+    unsigned looked_at = 0;
+
+    DL_FOREACH (queue, block) {
+        if (is_done_with(cache, block))
+            return block;
+        if (++looked_at == LOOKED_AT_MAX)
+            break;
+    }
+    return NULL;
+}
+
+static void take_out(struct block_cache *cache, struct block *block, struct block **evicted)
+{
     DL_DELETE(cache->queues[block->queue], block);
     HASH_DEL(cache->blocks, block);
     cache->stats.bytes -= block->length;
@@ -191,7 +214,32 @@ static bool evict(struct block_cache *cache, struct block **evicted)
         remember_ghost(cache, block);
     }
     LL_PREPEND(*evicted, block);
-    return true;
+}
+
+/* Takes the block that 2Q gives up next out of the cache and puts it on *evicted; false where all are in use.
+ */
+static bool evict(struct block_cache *cache, struct block **evicted)
+{
+    const bool from_a1in = cache->a1in_bytes > cache->capacity / A1IN_SHARE || !cache->queues[AM];
+    struct block *block = from_a1in ? first_done_with(cache, cache->queues[A1IN]) : NULL;
+
+    if (!block)
+        block = first_unused(cache->queues[from_a1in ? A1IN : AM]);
+    if (!block)
+        block = first_unused(cache->queues[from_a1in ? AM : A1IN]);
+    if (block)
+        take_out(cache, block, evicted);
+    return block != NULL;
+}
+
+/* For a block that nobody has asked for yet: only what nobody is coming back for is given up. */
+static bool evict_for_ahead(struct block_cache *cache, struct block **evicted)
+{
+    struct block *block = first_done_with(cache, cache->queues[A1IN]);
+
+    if (block)
+        take_out(cache, block, evicted);
+    return block != NULL;
 }
 
 static void free_evicted(struct block *evicted)
@@ -204,11 +252,12 @@ static void free_evicted(struct block *evicted)
 }
 
 /* True when `length` more bytes may be held. A single block is let in however large. */
-static bool make_room(struct block_cache *cache, size_t length, struct block **evicted)
+static bool make_room(struct block_cache *cache, size_t length, struct block **evicted,
+                      bool (*evict_one)(struct block_cache *, struct block **))
 {
     while (cache->stats.bytes > 0 &&
            (length > cache->capacity || cache->stats.bytes > cache->capacity - length))
-        if (!evict(cache, evicted))
+        if (!evict_one(cache, evicted))
             return false;
     return true;
 }
@@ -228,11 +277,17 @@ static struct block *find_block(struct block_cache *cache, struct block_key key)
     return block;
 }
 
-static bool is_filling(struct block_cache *cache, struct block_key key)
+/* Whether one more thread could help to fill the block. */
+static bool has_parts_left(const struct block *block)
+{
+    return block->state == FILLING && !block->error && block->next_part < block->n_parts;
+}
+
+static bool is_left_to_others(struct block_cache *cache, struct block_key key)
 {
     const struct block *block = find_block(cache, key);
 
-    return block && block->state == FILLING;
+    return block && block->state == FILLING && !has_parts_left(block);
 }
 
 /* Waits behind earlier applicants until there is room for the block, or somebody else has brought it in
@@ -243,14 +298,14 @@ static struct block *wait_for_room(struct block_cache *cache, struct block_key k
     struct applicant self;
     struct block *block = NULL;
 
-    if (!cache->applicants && make_room(cache, length, evicted))
+    if (!cache->applicants && make_room(cache, length, evicted, evict))
         return NULL;
     pthread_cond_init(&self.turn, NULL);
     DL_APPEND(cache->applicants, &self);
     for (;;) {
         if (cache->applicants == &self) {
             block = find_block(cache, key);
-            if (block || make_room(cache, length, evicted))
+            if (block || make_room(cache, length, evicted, evict))
                 break;
         }
         if (*evicted) {
@@ -282,12 +337,14 @@ static struct block *add_block(struct block_cache *cache, struct block_key key, 
     block->length = length;
     block->state = FILLING;
     block->users = 1;
-    pthread_cond_init(&block->settled, NULL);
+    pthread_cond_init(&block->changed, NULL);
     HASH_ADD(hh, cache->blocks, key, sizeof block->key, block);
     if (!block->hh.tbl) {
         block_free(block);
         return NULL;
     }
+    cache->clock += length;
+    block->touched = cache->clock;
     cache->stats.bytes += length;
     if (cache->stats.bytes > cache->stats.peak_bytes)
         cache->stats.peak_bytes = cache->stats.bytes;
@@ -318,20 +375,11 @@ static unsigned char *take_contents(struct block *evicted, size_t length)
     return contents;
 }
 
-/* Computes a block that add_block() made. The lock is given up meanwhile. */
-static void fill_block(struct block_cache *cache, struct block *block, struct block *evicted)
+/* The last part is filled, or no more will be. */
+static void settle(struct block_cache *cache, struct block *block)
 {
-    pthread_mutex_unlock(&cache->lock);
-    block->contents = take_contents(evicted, block->length);
-    free_evicted(evicted);
-    if (!block->contents)
-        block->contents = contents_new(block->length);
-    int e =
-        block->contents ? cache->fill(cache->context, block->key, block->contents, block->length) : ENOMEM;
-    pthread_mutex_lock(&cache->lock);
-    if (e) {
+    if (block->error) {
         block->state = FAILED;
-        block->error = e;
         HASH_DEL(cache->blocks, block);
         cache->stats.bytes -= block->length;
         call_next(cache);
@@ -345,7 +393,55 @@ static void fill_block(struct block_cache *cache, struct block *block, struct bl
             cache->a1in_bytes += block->length;
         DL_APPEND(cache->queues[block->queue], block);
     }
-    pthread_cond_broadcast(&block->settled);
+    pthread_cond_broadcast(&block->changed);
+}
+
+/* Fills parts as long as there are any. The lock is given up meanwhile. */
+static void fill_parts(struct block_cache *cache, struct block *block)
+{
+    block->fillers++;
+    while (has_parts_left(block)) {
+        const uint32_t part = block->next_part++;
+        pthread_mutex_unlock(&cache->lock);
+        const int e =
+            cache->fill(cache->context, block->key, block->contents, block->length, part, block->n_parts);
+        pthread_mutex_lock(&cache->lock);
+        if (e && !block->error)
+            block->error = e;
+    }
+    if (--block->fillers == 0)
+        settle(cache, block);
+}
+
+/* Waits until the block is filled, and helps with it. */
+static void await_block(struct block_cache *cache, struct block *block)
+{
+    while (block->state == FILLING) {
+        if (has_parts_left(block))
+            fill_parts(cache, block);
+        else
+            pthread_cond_wait(&block->changed, &cache->lock);
+    }
+}
+
+/* Computes a block that add_block() made. The lock is given up meanwhile. */
+static void fill_block(struct block_cache *cache, struct block *block, struct block *evicted)
+{
+    pthread_mutex_unlock(&cache->lock);
+    unsigned char *contents = take_contents(evicted, block->length);
+    free_evicted(evicted);
+    if (!contents)
+        contents = contents_new(block->length);
+    pthread_mutex_lock(&cache->lock);
+    block->contents = contents;
+    if (contents)
+        block->n_parts = block->length > BLOCK_PART ? (uint32_t)(block->length / BLOCK_PART) : 1;
+    else
+        block->error = ENOMEM;
+    if (block->n_parts > 1 && block->users > 1)
+        pthread_cond_broadcast(&block->changed);
+    fill_parts(cache, block);
+    await_block(cache, block);
 }
 
 /* Finds or computes the block and becomes one of its users, whatever its state is then. NULL: ENOMEM. */
@@ -374,8 +470,7 @@ static struct block *enter(struct block_cache *cache, struct block_key key, size
         return block;
     }
     cache->stats.waits++;
-    while (block->state == FILLING)
-        pthread_cond_wait(&block->settled, &cache->lock);
+    await_block(cache, block);
     return block;
 }
 
@@ -397,44 +492,54 @@ static void leave(struct block_cache *cache, struct block *block, struct block *
     call_next(cache);
 }
 
-static int read_block(struct block_cache *cache, struct block_key key, size_t length, size_t offset,
-                      void *buffer, size_t n, bool patient)
+int block_cache_borrow(struct block_cache *cache, struct block_key key, size_t length, bool patient,
+                       struct block **lent, const unsigned char **contents)
+{
+    struct block *evicted = NULL;
+    int e = 0;
+
+    pthread_mutex_lock(&cache->lock);
+    struct block *block = NULL;
+    if (!patient && is_left_to_others(cache, key))
+        e = EAGAIN;
+    else if (!(block = enter(cache, key, length)))
+        e = ENOMEM;
+    else if (block->state == FAILED)
+        e = block->error;
+    if (e && block)
+        leave(cache, block, &evicted);
+    pthread_mutex_unlock(&cache->lock);
+    free_evicted(evicted);
+    *lent = e ? NULL : block;
+    *contents = e ? NULL : block->contents;
+    return e;
+}
+
+void block_cache_return(struct block_cache *cache, struct block *block, size_t n)
 {
     struct block *evicted = NULL;
 
-    assert(offset <= length && n <= length - offset);
     pthread_mutex_lock(&cache->lock);
-    if (!patient && is_filling(cache, key)) {
-        pthread_mutex_unlock(&cache->lock);
-        return EAGAIN;
-    }
-    struct block *block = enter(cache, key, length);
-    if (!block) {
-        pthread_mutex_unlock(&cache->lock);
-        return ENOMEM;
-    }
-    const int e = block->state == FAILED ? block->error : 0;
-    if (!e) {
-        pthread_mutex_unlock(&cache->lock);
-        memcpy(buffer, block->contents + offset, n);
-        pthread_mutex_lock(&cache->lock);
-    }
+    block->read += n;
+    block->touched = cache->clock;
     leave(cache, block, &evicted);
     pthread_mutex_unlock(&cache->lock);
     free_evicted(evicted);
-    return e;
 }
 
 int block_cache_read(struct block_cache *cache, struct block_key key, size_t length, size_t offset,
                      void *buffer, size_t n)
 {
-    return read_block(cache, key, length, offset, buffer, n, true);
-}
+    struct block *block;
+    const unsigned char *contents;
 
-int block_cache_try_read(struct block_cache *cache, struct block_key key, size_t length, size_t offset,
-                         void *buffer, size_t n)
-{
-    return read_block(cache, key, length, offset, buffer, n, false);
+    assert(offset <= length && n <= length - offset);
+    const int e = block_cache_borrow(cache, key, length, true, &block, &contents);
+    if (e)
+        return e;
+    memcpy(buffer, contents + offset, n);
+    block_cache_return(cache, block, n);
+    return 0;
 }
 
 enum block_ahead block_cache_fill_ahead(struct block_cache *cache, struct block_key key, size_t length)
@@ -443,10 +548,17 @@ enum block_ahead block_cache_fill_ahead(struct block_cache *cache, struct block_
     enum block_ahead result = BLOCK_AHEAD_NO_ROOM;
 
     pthread_mutex_lock(&cache->lock);
-    if (find_block(cache, key)) {
+    struct block *block = find_block(cache, key);
+    if (block) {
         result = BLOCK_AHEAD_THERE;
-    } else if (!cache->applicants && make_room(cache, length, &evicted)) {
-        struct block *block = add_block(cache, key, length);
+        if (has_parts_left(block)) {
+            block->users++;
+            fill_parts(cache, block);
+            leave(cache, block, &evicted);
+            result = BLOCK_AHEAD_FILLED;
+        }
+    } else if (!cache->applicants && make_room(cache, length, &evicted, evict_for_ahead)) {
+        block = add_block(cache, key, length);
         if (block) {
             cache->stats.misses++;
             fill_block(cache, block, evicted);

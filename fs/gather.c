@@ -32,7 +32,15 @@ struct job {
     unsigned char *buffer;
     unsigned char *scratch;
     unsigned element_size;
+    uint32_t part, n_parts;
+    uint64_t n_steps; /* so far, this part's and the others' */
 };
+
+/* Called at each step: whether it is this part's. */
+static bool job_takes_step(struct job *job)
+{
+    return job->n_steps++ % job->n_parts == job->part;
+}
 
 /* The threads' scratch memory: each its own, for as long as it lives. */
 static pthread_key_t scratch_key;
@@ -223,10 +231,10 @@ static void copy_rows(const struct job *job, const struct piece *piece, uint64_t
                            o.target, dims[inner].target, o.source, dims[inner].source);
 }
 
-static int read_piece(const struct job *job, const struct piece *piece);
+static int read_piece(struct job *job, const struct piece *piece);
 
 /* Each row as a piece of its own. */
-static int read_row_by_row(const struct job *job, const struct piece *piece)
+static int read_row_by_row(struct job *job, const struct piece *piece)
 {
     for (uint64_t i = 0; i < piece->row.n; i++) {
         struct piece row = *piece;
@@ -241,9 +249,11 @@ static int read_row_by_row(const struct job *job, const struct piece *piece)
 }
 
 /* Rows that are runs on both sides: straight to where they belong. */
-static int read_direct(const struct job *job, const struct piece *piece)
+static int read_direct(struct job *job, const struct piece *piece)
 {
     for (uint64_t i = 0; i < piece->row.n; i++) {
+        if (!job_takes_step(job))
+            continue;
         int e = source_pread(
             job->source, piece->shard, piece->source + i * piece->row.source * job->element_size,
             job->buffer + piece->target + i * piece->row.target * job->element_size, piece->span);
@@ -254,13 +264,15 @@ static int read_direct(const struct job *job, const struct piece *piece)
 }
 
 /* Each row's span with a pread of its own, packed in the scratch. */
-static int read_runs(const struct job *job, const struct piece *piece)
+static int read_runs(struct job *job, const struct piece *piece)
 {
     const uint64_t at_once = whole_tiles(GATHER_SCRATCH / piece->span, job->element_size);
 
     for (uint64_t first = 0; first < piece->row.n; first += at_once) {
         uint64_t n = min_u64(at_once, piece->row.n - first);
         const uint64_t stride = piece->row.source * job->element_size;
+        if (!job_takes_step(job))
+            continue;
         int e = source_pread_runs(job->source, piece->shard, piece->source + first * stride, stride, n,
                                   job->scratch, piece->span);
         if (e)
@@ -284,8 +296,7 @@ static bool worth_a_strip(uint64_t wanted, uint64_t total, uint64_t rows)
 
 /* Pieces of one shard and one source stride whose rows overlap: whole strips of rows, read once for all of
  * them. */
-static int read_strips(const struct job *job, const struct piece *pieces, uint32_t n, uint64_t begin,
-                       uint64_t end)
+static int read_strips(struct job *job, const struct piece *pieces, uint32_t n, uint64_t begin, uint64_t end)
 {
     const uint64_t stride = pieces[0].row.source * job->element_size;
     uint64_t widest = 0;
@@ -295,6 +306,8 @@ static int read_strips(const struct job *job, const struct piece *pieces, uint32
     const uint64_t at_once = whole_tiles((GATHER_SCRATCH - widest) / stride + 1, job->element_size);
     for (uint64_t first = 0; first * stride < end - begin; first += at_once) {
         uint64_t from = UINT64_MAX, to = 0;
+        if (!job_takes_step(job))
+            continue;
         for (int copying = 0; copying < 2; copying++) {
             for (uint32_t i = 0; i < n; i++) {
                 const struct piece *piece = &pieces[i];
@@ -326,7 +339,7 @@ static uint64_t piece_extent(const struct piece *piece, unsigned element_size)
     return (piece->row.n - 1) * piece->row.source * element_size + piece->span;
 }
 
-static int read_piece(const struct job *job, const struct piece *piece)
+static int read_piece(struct job *job, const struct piece *piece)
 {
     const uint64_t extent = piece_extent(piece, job->element_size);
 
@@ -342,8 +355,7 @@ static int read_piece(const struct job *job, const struct piece *piece)
 }
 
 /* Pieces that may share source rows. They are read together where that pays. */
-static int read_cluster(const struct job *job, const struct piece *pieces, uint32_t n, uint64_t begin,
-                        uint64_t end)
+static int read_cluster(struct job *job, const struct piece *pieces, uint32_t n, uint64_t begin, uint64_t end)
 {
     const uint64_t stride = pieces[0].row.source * job->element_size;
     uint64_t wanted = 0;
@@ -379,17 +391,17 @@ static int compare_pieces(const void *left, const void *right)
 }
 
 int gather_compute(const struct plan *plan, const struct gather *gather, uint64_t begin, uint64_t end,
-                   struct source *source, void *buffer)
+                   uint32_t part, uint32_t n_parts, struct source *source, void *buffer)
 {
     const uint64_t row = gather_row(plan, gather);
     uint32_t n = 0;
     int e = 0;
 
-    assert(begin < end && end <= gather->length);
+    assert(begin < end && end <= gather->length && part < n_parts);
     assert((begin == 0 && end == gather->length) ||
            (row > 0 && begin % row == 0 && (end % row == 0 || end == gather->length)));
     struct piece *pieces = malloc(gather->n_boxes * sizeof *pieces);
-    const struct job job = {source, buffer, scratch_get(), gather->element_size};
+    struct job job = {source, buffer, scratch_get(), gather->element_size, part, n_parts, 0};
     if (!pieces || !job.scratch) {
         free(pieces);
         return ENOMEM;

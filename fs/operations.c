@@ -6,8 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
 
@@ -128,60 +126,13 @@ static void operation_open(fuse_req_t request, fuse_ino_t number, struct fuse_fi
     fuse_reply_open(request, info);
 }
 
-struct reply_buffer {
-    size_t size;
-    void *bytes;
-};
-
-static pthread_key_t buffer_key;
-static pthread_once_t buffer_once = PTHREAD_ONCE_INIT;
-static int buffer_error;
-
-static void buffer_free(void *pointer)
-{
-    struct reply_buffer *buffer = pointer;
-
-    free(buffer->bytes);
-    free(buffer);
-}
-
-static void buffer_make_key(void)
-{
-    buffer_error = pthread_key_create(&buffer_key, buffer_free);
-}
-
-/* The calling thread's own buffer of at least `size` bytes; NULL when memory is short. */
-static void *buffer_get(size_t size)
-{
-    pthread_once(&buffer_once, buffer_make_key);
-    if (buffer_error)
-        return NULL;
-    struct reply_buffer *buffer = pthread_getspecific(buffer_key);
-    if (!buffer) {
-        buffer = calloc(1, sizeof *buffer);
-        if (!buffer || pthread_setspecific(buffer_key, buffer) != 0) {
-            free(buffer);
-            return NULL;
-        }
-    }
-    if (buffer->size < size) {
-        free(buffer->bytes);
-        *buffer = (struct reply_buffer){0};
-        size_t wanted = size > TREE_BLOCK_SIZE ? size : TREE_BLOCK_SIZE;
-        if (posix_memalign(&buffer->bytes, 4096, wanted) != 0) {
-            buffer->bytes = NULL;
-            return NULL;
-        }
-        buffer->size = wanted;
-    }
-    return buffer->bytes;
-}
-
+/* The bytes are in `buffer`, or lent. */
 static int read_inode(const struct served *served, const struct tree_inode *inode, uint64_t offset,
-                      size_t length, void *buffer)
+                      size_t length, void *buffer, struct reader_loan *loan)
 {
     if (inode->kind == TREE_PLANNED)
-        return reader_read(served->reader, inode->file, offset, length, buffer);
+        return reader_lend(served->reader, inode->file, offset, length, buffer, loan);
+    *loan = (struct reader_loan){.bytes = buffer, .length = length};
     int error = source_pread(served->source, inode->file, offset, buffer, length);
     if (error)
         log_line(LOG_LEVEL_ERROR, "%s: reading %zu bytes at %llu: %s", inode->path, length,
@@ -209,12 +160,18 @@ static void operation_read(fuse_req_t request, fuse_ino_t number, size_t size, o
         return;
     }
     size_t length = size < end - offset ? size : (size_t)(end - offset);
-    void *buffer = buffer_get(length);
-    int error = buffer ? read_inode(request_served(request), inode, offset, length, buffer) : ENOMEM;
-    if (error)
+    const struct served *served = request_served(request);
+    struct pooled_buffer *buffer = buffer_pool_take(served->buffers, length);
+    struct reader_loan loan;
+    int error = buffer ? read_inode(served, inode, offset, length, buffer->bytes, &loan) : ENOMEM;
+    if (error) {
         fuse_reply_err(request, error);
-    else
-        fuse_reply_buf(request, buffer, length);
+    } else {
+        fuse_reply_buf(request, loan.bytes, length);
+        reader_take_back(served->reader, &loan);
+    }
+    if (buffer)
+        buffer_pool_give(served->buffers, buffer);
 }
 
 static void operation_opendir(fuse_req_t request, fuse_ino_t number, struct fuse_file_info *info)
@@ -254,11 +211,13 @@ static void list(fuse_req_t request, fuse_ino_t number, size_t size, off_t offse
 
     if (!directory)
         return;
-    char *buffer = buffer_get(size);
-    if (!buffer) {
+    struct buffer_pool *buffers = request_served(request)->buffers;
+    struct pooled_buffer *reply = buffer_pool_take(buffers, size);
+    if (!reply) {
         fuse_reply_err(request, ENOMEM);
         return;
     }
+    char *buffer = (char *)reply->bytes;
     for (uint64_t i = (uint64_t)offset; (inode = listing_get(tree, directory, i, &name)); i++) {
         struct fuse_entry_param entry = make_entry(inode);
         size_t length;
@@ -275,6 +234,7 @@ static void list(fuse_req_t request, fuse_ino_t number, size_t size, off_t offse
         used += length;
     }
     fuse_reply_buf(request, buffer, used);
+    buffer_pool_give(buffers, reply);
 }
 
 static void operation_readdir(fuse_req_t request, fuse_ino_t number, size_t size, off_t offset,

@@ -3,6 +3,7 @@
 #ifndef MOEFS_FS_OPERATIONS_H
 #define MOEFS_FS_OPERATIONS_H
 
+#include "buffer_pool.h"
 #include "reader.h"
 #include "source.h"
 #include "tree.h"
@@ -17,6 +18,7 @@ struct served {
     struct reader *reader;
     struct source *source;
     const struct plan *plan;
+    struct buffer_pool *buffers;
     unsigned read_ahead;             /* bytes; 0: the kernel's own */
     struct passthrough *passthrough; /* NULL: not asked for */
     void (*ready)(void *context);    /* called once, before the kernel's first request is answered */

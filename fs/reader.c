@@ -84,13 +84,14 @@ static int log_failure(struct reader *reader, const struct position *at, int e)
     return e;
 }
 
-static int fill_unit(void *context, struct block_key key, void *buffer, size_t length)
+static int fill_unit(void *context, struct block_key key, void *buffer, size_t length, uint32_t part,
+                     uint32_t n_parts)
 {
     struct reader *reader = context;
     const struct gather *gather = &reader->plan->gathers[key.gather];
     const uint64_t begin = key.unit * gather_unit(reader->plan, gather, reader->unit_limit);
 
-    return gather_compute(reader->plan, gather, begin, begin + length, reader->source, buffer);
+    return gather_compute(reader->plan, gather, begin, begin + length, part, n_parts, reader->source, buffer);
 }
 
 /* The bytes of unit k, the last of which may be shorter. */
@@ -144,30 +145,43 @@ static void compute_ahead(struct reader *reader, struct unit at)
     }
 }
 
+/* The unit's bytes, until they are given back to the cache. Who has to wait for others to compute them, in a
+ * sequential read, computes a later unit meanwhile. */
+static int borrow_unit(struct reader *reader, struct unit at, bool sequential, struct block **block,
+                       const unsigned char **contents)
+{
+    const uint32_t number = at.extent->gather;
+    const uint64_t length = unit_length(reader, &reader->plan->gathers[number], at.k);
+    const struct block_key key = {number, (uint32_t)at.k};
+
+    assert(at.k <= UINT32_MAX);
+    int e = block_cache_borrow(reader->cache, key, length, !sequential, block, contents);
+    if (e == EAGAIN) {
+        compute_ahead(reader, at);
+        e = block_cache_borrow(reader->cache, key, length, true, block, contents);
+    }
+    return e;
+}
+
 /* Bytes [offset, offset + length) of the extent's gather, through the cache. */
 static int read_gather(struct reader *reader, struct unit at, uint64_t offset, uint64_t length,
                        unsigned char *buffer)
 {
-    const uint32_t number = at.extent->gather;
-    const struct gather *gather = &reader->plan->gathers[number];
+    const struct gather *gather = &reader->plan->gathers[at.extent->gather];
     const uint64_t unit = gather_unit(reader->plan, gather, reader->unit_limit);
     const bool sequential = length >= AHEAD_REQUEST;
 
     while (length > 0) {
         const uint64_t inside = offset % unit;
+        const uint64_t n = length < unit - inside ? length : unit - inside;
+        struct block *block;
+        const unsigned char *contents;
         at.k = offset / unit;
-        const uint64_t block = unit_length(reader, gather, at.k);
-        const uint64_t n = length < block - inside ? length : block - inside;
-        assert(at.k <= UINT32_MAX);
-        const struct block_key key = {number, (uint32_t)at.k};
-        int e = sequential ? block_cache_try_read(reader->cache, key, block, inside, buffer, n)
-                           : block_cache_read(reader->cache, key, block, inside, buffer, n);
-        if (sequential && e == EAGAIN) {
-            compute_ahead(reader, at);
-            e = block_cache_read(reader->cache, key, block, inside, buffer, n);
-        }
+        int e = borrow_unit(reader, at, sequential, &block, &contents);
         if (e)
             return e;
+        memcpy(buffer, contents + inside, n);
+        block_cache_return(reader->cache, block, n);
         buffer += n;
         offset += n;
         length -= n;
@@ -233,6 +247,50 @@ int reader_read(struct reader *reader, uint32_t number, uint64_t offset, size_t 
         length -= n;
     }
     return 0;
+}
+
+/* The one unit in which the range lies; false where it is made of anything else. */
+static bool find_unit(const struct reader *reader, const struct planned_file *file, uint64_t offset,
+                      size_t length, struct unit *unit, uint64_t *inside)
+{
+    if (file->verbatim_shard != PLAN_NO_SHARD || offset < file->head_length || length == 0)
+        return false;
+    const struct planned_tensor *tensor = plan_find_tensor(reader->plan, file, offset);
+    const struct extent *extent = plan_find_extent(reader->plan, tensor, offset - tensor->offset);
+    if (extent->gather == PLAN_NO_GATHER)
+        return false;
+    const struct gather *gather = &reader->plan->gathers[extent->gather];
+    const uint64_t at = offset - tensor->offset - extent->begin;
+    const uint64_t k = at / gather_unit(reader->plan, gather, reader->unit_limit);
+    *unit = (struct unit){file, tensor, extent, k};
+    *inside = at - k * gather_unit(reader->plan, gather, reader->unit_limit);
+    return length <= unit_length(reader, gather, k) - *inside;
+}
+
+int reader_lend(struct reader *reader, uint32_t number, uint64_t offset, size_t length, void *buffer,
+                struct reader_loan *loan)
+{
+    const struct planned_file *file = &reader->plan->files[number];
+    const unsigned char *contents;
+    struct unit unit;
+    uint64_t inside;
+
+    *loan = (struct reader_loan){.bytes = buffer, .length = length};
+    if (!find_unit(reader, file, offset, length, &unit, &inside))
+        return reader_read(reader, number, offset, length, buffer);
+    int e = borrow_unit(reader, unit, length >= AHEAD_REQUEST, &loan->block, &contents);
+    if (e) {
+        const struct position at = {file, unit.tensor, unit.extent->shard, offset, length};
+        return log_failure(reader, &at, e);
+    }
+    loan->bytes = contents + inside;
+    return 0;
+}
+
+void reader_take_back(struct reader *reader, const struct reader_loan *loan)
+{
+    if (loan->block)
+        block_cache_return(reader->cache, loan->block, loan->length);
 }
 
 struct reader *reader_new(const struct plan *plan, struct source *source, size_t cache_size)

@@ -22,6 +22,18 @@ void reader_free(struct reader *reader);
  * range, and buffer's contents are unspecified. Thread-safe. */
 int reader_read(struct reader *reader, uint32_t file, uint64_t offset, size_t length, void *buffer);
 
+/* The same, but where all of the range lies in one computed block, `bytes` is in there and nothing is copied;
+ * otherwise bytes is buffer. After success, and only then, the loan is to be given back, and soon: a lent
+ * block stays in the cache. */
+struct reader_loan {
+    const void *bytes;
+    size_t length;
+    struct block *block; /* NULL: nothing is lent */
+};
+int reader_lend(struct reader *reader, uint32_t file, uint64_t offset, size_t length, void *buffer,
+                struct reader_loan *loan);
+void reader_take_back(struct reader *reader, const struct reader_loan *loan);
+
 void reader_get_stats(struct reader *reader, struct block_cache_stats *stats);
 
 #endif

@@ -113,10 +113,13 @@ struct session *session_new(const struct plan *plan, const struct tree *tree, st
                                       .tree = tree,
                                       .reader = reader,
                                       .source = source,
+                                      .buffers = buffer_pool_new(),
                                       .read_ahead = (unsigned)options->read_ahead,
                                       .ready = session_became_ready,
                                       .refuse = session_refuse,
                                       .context = session};
+    if (!session->served.buffers)
+        memory_exhausted();
     if (options->passthrough > 0) {
         session->served.passthrough = passthrough_new(options->passthrough);
         if (!session->served.passthrough)
@@ -318,6 +321,7 @@ void session_free(struct session *session)
         fuse_session_destroy(session->fuse);
     }
     passthrough_free(session->served.passthrough);
+    buffer_pool_free(session->served.buffers);
     free(session->mount_point);
     free(session);
 }

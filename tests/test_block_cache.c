@@ -31,7 +31,8 @@ static unsigned char byte_at(struct block_key key, size_t i)
     return (unsigned char)(key.gather * 31 + key.unit * 7 + i * 13 + (i >> 8));
 }
 
-static int fill(void *context, struct block_key key, void *buffer, size_t length)
+static int fill(void *context, struct block_key key, void *buffer, size_t length, uint32_t part,
+                uint32_t n_parts)
 {
     struct filler *filler = context;
     const unsigned now = atomic_fetch_add(&filler->at_once, 1) + 1;
@@ -48,7 +49,7 @@ static int fill(void *context, struct block_key key, void *buffer, size_t length
             pthread_cond_wait(&filler->gate, &filler->lock);
         pthread_mutex_unlock(&filler->lock);
     }
-    for (size_t i = 0; i < length; i++)
+    for (size_t i = part; i < length; i += n_parts)
         ((unsigned char *)buffer)[i] = byte_at(key, i);
     atomic_fetch_sub(&filler->at_once, 1);
     return atomic_load(&filler->error);
@@ -90,13 +91,14 @@ struct reading {
     struct block_cache *cache;
     struct block_key key;
     int result;
+    size_t length;
 };
 
 static void *read_one(void *argument)
 {
     struct reading *reading = argument;
 
-    reading->result = read_and_check(reading->cache, reading->key, BLOCK, 10, 100);
+    reading->result = read_and_check(reading->cache, reading->key, reading->length, 10, 100);
     return NULL;
 }
 
@@ -128,7 +130,7 @@ static void test_single_flight(void **state)
 
         atomic_store(&filler.error, outcomes[k]);
         for (int i = 0; i < THREADS; i++) {
-            readings[i] = (struct reading){cache, {1, 2}, -2};
+            readings[i] = (struct reading){cache, {1, 2}, -2, BLOCK};
             assert_int_equal(pthread_create(&threads[i], NULL, read_one, &readings[i]), 0);
         }
         wait_until_waiting(cache, THREADS - 1);
@@ -254,7 +256,7 @@ static void test_waits_for_room(void **state)
     (void)state;
     for (int i = 0; i < THREADS; i++) {
         /* Twice the same block too, so that some find in their turn what another has brought in. */
-        readings[i] = (struct reading){cache, {1, (uint32_t)i / 2}, -2};
+        readings[i] = (struct reading){cache, {1, (uint32_t)i / 2}, -2, BLOCK};
         assert_int_equal(pthread_create(&threads[i], NULL, read_one, &readings[i]), 0);
     }
     while (atomic_load(&filler.fills) < 2)
@@ -305,8 +307,9 @@ static void test_fill_ahead(void **state)
     struct filler filler = {
         .waits = true, .lock = PTHREAD_MUTEX_INITIALIZER, .gate = PTHREAD_COND_INITIALIZER};
     struct block_cache *cache = block_cache_new(2 * BLOCK, fill, &filler);
-    struct reading readings[2] = {{cache, {1, 1}, -2}, {cache, {1, 2}, -2}};
-    unsigned char byte;
+    struct reading readings[2] = {{cache, {1, 1}, -2, BLOCK}, {cache, {1, 2}, -2, BLOCK}};
+    struct block *block;
+    const unsigned char *contents;
     pthread_t threads[2];
 
     (void)state;
@@ -314,7 +317,7 @@ static void test_fill_ahead(void **state)
         assert_int_equal(pthread_create(&threads[i], NULL, read_one, &readings[i]), 0);
     while (atomic_load(&filler.fills) < 2)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-    assert_int_equal(block_cache_try_read(cache, readings[0].key, BLOCK, 0, &byte, 1), EAGAIN);
+    assert_int_equal(block_cache_borrow(cache, readings[0].key, BLOCK, false, &block, &contents), EAGAIN);
     assert_int_equal(block_cache_fill_ahead(cache, readings[1].key, BLOCK), BLOCK_AHEAD_THERE);
     assert_int_equal(block_cache_fill_ahead(cache, (struct block_key){1, 3}, BLOCK), BLOCK_AHEAD_NO_ROOM);
     open_gate(&filler);
@@ -322,14 +325,70 @@ static void test_fill_ahead(void **state)
         pthread_join(threads[i], NULL);
         assert_int_equal(readings[i].result, 0);
     }
-    assert_int_equal(block_cache_try_read(cache, readings[0].key, BLOCK, 7, &byte, 1), 0);
-    assert_int_equal(byte, byte_at(readings[0].key, 7));
+    assert_int_equal(block_cache_borrow(cache, readings[0].key, BLOCK, false, &block, &contents), 0);
+    assert_int_equal(contents[7], byte_at(readings[0].key, 7));
+    block_cache_return(cache, block, BLOCK);
     atomic_store(&filler.error, EIO);
     assert_int_equal(block_cache_fill_ahead(cache, (struct block_key){1, 3}, BLOCK), BLOCK_AHEAD_FILLED);
     atomic_store(&filler.error, 0);
     assert_false(is_held(cache, &filler, 3));
     assert_int_equal(block_cache_fill_ahead(cache, (struct block_key){1, 4}, BLOCK), BLOCK_AHEAD_FILLED);
     assert_true(is_held(cache, &filler, 4));
+    block_cache_free(cache);
+}
+
+/* Whoever waits for a large block fills a part of it, each part once; and a part that fails fails all. */
+static void test_parts(void **state)
+{
+    enum { N = 5 };
+    const size_t length = N * BLOCK_PART + 12345;
+    static const int outcomes[] = {0, EIO};
+
+    (void)state;
+    for (size_t k = 0; k < 2; k++) {
+        struct filler filler = {.waits = true,
+                                .error = outcomes[k],
+                                .lock = PTHREAD_MUTEX_INITIALIZER,
+                                .gate = PTHREAD_COND_INITIALIZER};
+        struct block_cache *cache = block_cache_new(2 * length, fill, &filler);
+        struct reading readings[N];
+        pthread_t threads[N];
+        for (int i = 0; i < N; i++) {
+            readings[i] = (struct reading){cache, {1, 1}, -2, length};
+            assert_int_equal(pthread_create(&threads[i], NULL, read_one, &readings[i]), 0);
+        }
+        while (atomic_load(&filler.at_once) < N) /* for ever, if they did not help each other */
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        assert_int_equal(block_cache_fill_ahead(cache, (struct block_key){1, 1}, length), BLOCK_AHEAD_THERE);
+        open_gate(&filler);
+        for (int i = 0; i < N; i++) {
+            pthread_join(threads[i], NULL);
+            assert_int_equal(readings[i].result, outcomes[k]);
+        }
+        assert_int_equal(atomic_load(&filler.fills), N);
+        block_cache_free(cache);
+    }
+}
+
+/* What is lent is neither evicted nor changed, and others may read it. */
+static void test_lending(void **state)
+{
+    struct filler filler = {0};
+    struct block_cache *cache = block_cache_new(2 * BLOCK, fill, &filler);
+    const struct block_key key = {3, 0};
+    struct block *block;
+    const unsigned char *contents;
+
+    (void)state;
+    assert_int_equal(block_cache_borrow(cache, key, BLOCK, true, &block, &contents), 0);
+    for (uint32_t i = 1; i < 10; i++)
+        assert_int_equal(read_and_check(cache, (struct block_key){3, i}, BLOCK, 0, BLOCK), 0);
+    for (size_t i = 0; i < BLOCK; i++)
+        assert_int_equal(contents[i], byte_at(key, i));
+    assert_int_equal(atomic_load(&filler.fills), 10);
+    assert_int_equal(read_and_check(cache, key, BLOCK, 0, BLOCK), 0);
+    assert_int_equal(atomic_load(&filler.fills), 10);
+    block_cache_return(cache, block, BLOCK);
     block_cache_free(cache);
 }
 
@@ -397,11 +456,18 @@ static void test_bound(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_single_flight),       cmocka_unit_test(test_error_is_not_cached),
-        cmocka_unit_test(test_every_range),         cmocka_unit_test(test_scan),
-        cmocka_unit_test(test_least_recently_used), cmocka_unit_test(test_larger_than_the_cache),
-        cmocka_unit_test(test_waits_for_room),      cmocka_unit_test(test_large_blocks),
-        cmocka_unit_test(test_fill_ahead),          cmocka_unit_test(test_bound),
+        cmocka_unit_test(test_single_flight),
+        cmocka_unit_test(test_error_is_not_cached),
+        cmocka_unit_test(test_every_range),
+        cmocka_unit_test(test_scan),
+        cmocka_unit_test(test_least_recently_used),
+        cmocka_unit_test(test_larger_than_the_cache),
+        cmocka_unit_test(test_waits_for_room),
+        cmocka_unit_test(test_large_blocks),
+        cmocka_unit_test(test_fill_ahead),
+        cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_lending),
+        cmocka_unit_test(test_bound),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -104,7 +104,11 @@ static void check_gather(const struct plan *plan, struct memory_source *memory, 
     have[0] = have[gather->length + 1] = 0xa5;
     for (uint64_t begin = 0; begin < gather->length; begin += unit) {
         const uint64_t end = begin + unit < gather->length ? begin + unit : gather->length;
-        assert_int_equal(gather_compute(plan, gather, begin, end, &memory->source, have + 1 + begin), 0);
+        const uint32_t n_parts = 1 + (uint32_t)(begin / unit + limit) % 4;
+        for (uint32_t part = n_parts; part-- > 0;)
+            assert_int_equal(
+                gather_compute(plan, gather, begin, end, part, n_parts, &memory->source, have + 1 + begin),
+                0);
     }
     assert_memory_equal(have + 1, want, gather->length);
     assert_int_equal(have[0], 0xa5);
@@ -364,7 +368,7 @@ static void test_failure_is_returned(void **state)
     for (uint64_t after = 0; after < 2; after++) {
         memory.read = 0;
         memory.fail_after = after;
-        assert_int_equal(gather_compute(&plan, &gather, 0, gather.length, &memory.source, buffer), EIO);
+        assert_int_equal(gather_compute(&plan, &gather, 0, gather.length, 0, 1, &memory.source, buffer), EIO);
     }
     memory_close(&memory);
     free(buffer);
