@@ -1,5 +1,6 @@
 #include "directory.h"
 
+#include "parallel.h"
 #include "regular_file.h"
 #include "scan.h"
 #include "snapshot.h"
@@ -14,7 +15,8 @@
 
 #define CONFIG_NAME "config.json"
 #define CONFIG_SIZE_MAX (UINT64_C(64) << 20)
-#define PREFIX_SIZE 8 /* bytes before a shard's header: its length */
+#define READERS_MAX 16 /* threads that read headers */
+#define PREFIX_SIZE 8  /* bytes before a shard's header: its length */
 
 /* Every file is held open: a checkpoint of some hundred shards passes the usual soft limit of 1024. Where it
  * cannot be raised, opening says so. */
@@ -94,18 +96,32 @@ static struct source_file *open_file(struct directory *directory, struct found *
     return file;
 }
 
-/* Reads a shard's header and adds its tensors. Of all shards only the checkpoint is shared. */
-static int read_shard(struct directory *directory, const char *name, struct source_file *file,
-                      struct error *err)
-{
-    struct checkpoint *checkpoint = &directory->checkpoint;
+/* A shard's header, read beside others' in a thread of its own. */
+struct reading {
+    const char *name;
+    struct source_file *file;
     struct safetensors_header header;
+    struct arena arena; /* the header's */
+    struct error err;
+};
+
+struct readings {
+    const char *directory;
+    struct reading *list;
+    size_t n;
+};
+
+static int read_header(const char *directory, struct reading *reading)
+{
+    const char *name = reading->name;
+    struct source_file *file = reading->file;
+    struct error *err = &reading->err;
     uint8_t prefix[PREFIX_SIZE] = {0};
     uint64_t size = (uint64_t)file->stat.st_size, n;
 
     if (regular_file_is_lfs_pointer(file->fd, size))
         return error_set(err, "%s is a git-lfs pointer and not the weights: run `git lfs pull` in %s", name,
-                         directory->path);
+                         directory);
     if (size >= PREFIX_SIZE && regular_file_read(file->fd, name, 0, prefix, PREFIX_SIZE, err))
         return -1;
     if (safetensors_header_length(name, prefix, size, &n, err))
@@ -114,12 +130,54 @@ static int read_shard(struct directory *directory, const char *name, struct sour
     cleanup_free char *head = xmalloc(PREFIX_SIZE + n);
     if (regular_file_read(file->fd, name, 0, head, PREFIX_SIZE + n, err))
         return -1;
-    if (safetensors_parse(name, head + PREFIX_SIZE, n, size, &checkpoint->arena, &header, err))
+    if (safetensors_parse(name, head + PREFIX_SIZE, n, size, &reading->arena, &reading->header, err))
         return -1;
     file->head_length = PREFIX_SIZE + n;
     file->head_digest = XXH3_64bits(head, PREFIX_SIZE + n);
-    checkpoint_add_shard(checkpoint, name, size, &header);
     return 0;
+}
+
+static int read_header_in_thread(void *context, unsigned thread, uint64_t number)
+{
+    struct readings *readings = context;
+
+    (void)thread;
+    return read_header(readings->directory, &readings->list[number]);
+}
+
+/* Adds the shards' tensors in the shards' order. On failure the error is the first shard's that has one: all
+ * before a shard that was begun were begun too, and ended. */
+static int take_headers(struct readings *readings, struct checkpoint *checkpoint, struct error *err)
+{
+    int result = 0;
+
+    for (size_t i = 0; i < readings->n; i++) {
+        struct reading *reading = &readings->list[i];
+        if (!result && reading->err.text) {
+            *err = reading->err;
+            reading->err = (struct error){0};
+            result = -1;
+        }
+        if (!result)
+            checkpoint_add_shard(checkpoint, reading->name, (uint64_t)reading->file->stat.st_size,
+                                 &reading->header);
+        arena_adopt(&checkpoint->arena, &reading->arena);
+        error_free(&reading->err);
+    }
+    return result;
+}
+
+static int read_headers(struct directory *directory, const struct weights *weights, struct error *err)
+{
+    cleanup_free struct reading *list = xcalloc(weights->n_files, sizeof *list);
+    struct readings readings = {directory->path, list, weights->n_files};
+    const unsigned processors = parallel_processors();
+
+    for (size_t i = 0; i < weights->n_files; i++)
+        list[i] = (struct reading){.name = weights->files[i]->path, .file = &directory->files[i]};
+    parallel_run(readings.n, processors < READERS_MAX ? processors : READERS_MAX, read_header_in_thread,
+                 &readings);
+    return take_headers(&readings, &directory->checkpoint, err);
 }
 
 static int read_weights(struct directory *directory, size_t n_needed, struct weights *weights,
@@ -128,11 +186,11 @@ static int read_weights(struct directory *directory, size_t n_needed, struct wei
     struct checkpoint *checkpoint = &directory->checkpoint;
     const struct index *index = weights->has_index ? &weights->index : NULL;
 
-    for (size_t i = 0; i < weights->n_files; i++) {
-        struct source_file *file = open_file(directory, weights->files[i], n_needed, err);
-        if (!file || read_shard(directory, weights->files[i]->path, file, err))
+    for (size_t i = 0; i < weights->n_files; i++)
+        if (!open_file(directory, weights->files[i], n_needed, err))
             return -1;
-    }
+    if (read_headers(directory, weights, err))
+        return -1;
     checkpoint->index_name = arena_strdup(&checkpoint->arena, weights->index_name);
     checkpoint->index_required = weights->index_required;
     return checkpoint_settle(checkpoint, index, &directory->notes, err);

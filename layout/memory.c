@@ -129,6 +129,19 @@ void *arena_memdup(struct arena *arena, const void *bytes, size_t size)
     return copy;
 }
 
+void arena_adopt(struct arena *into, struct arena *from)
+{
+    struct arena_block **end = &from->blocks;
+
+    while (*end)
+        end = &(*end)->next;
+    /* behind the block that is being filled */
+    struct arena_block **at = into->blocks ? &into->blocks->next : &into->blocks;
+    *end = *at;
+    *at = from->blocks;
+    from->blocks = NULL;
+}
+
 void arena_free(struct arena *arena)
 {
     while (arena->blocks) {

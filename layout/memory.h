@@ -38,6 +38,8 @@ void *arena_alloc(struct arena *arena, size_t size);
 char *arena_strndup(struct arena *arena, const char *text, size_t length);
 char *arena_strdup(struct arena *arena, const char *text);
 void *arena_memdup(struct arena *arena, const void *bytes, size_t size);
+/* Moves all that `from` holds to `into`, where it stays until that is freed; from is empty then. */
+void arena_adopt(struct arena *into, struct arena *from);
 void arena_free(struct arena *arena);
 
 #endif
