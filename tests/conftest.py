@@ -6,6 +6,7 @@ time limit inside Python could not do (a thread in a page fault on a stuck mount
 """
 
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -142,6 +143,7 @@ def stop_watchdog(watchdog):
 def mount(moefs, request, tmp_path_factory):
     """`with mount(src, "--to", "v5", env={...}) as m:` mounts src at m.path and unmounts it behind the block.
 
+    MOEFS_TEST_OPTIONS: options of every mount, before the test's own, which thereby win.
     The daemon must be alive at the end and leave with status 0 on SIGTERM, or the test fails. at= names the mount
     point (else a new directory)."""
     logs = request.node.stash.setdefault(LOGS, [])
@@ -152,7 +154,8 @@ def mount(moefs, request, tmp_path_factory):
         path = Path(at) if at else tmp_path_factory.mktemp("mnt")
         log = tmp_path_factory.mktemp("log") / "moefs.log"
         logs.append((path.name, log))
-        command = [str(moefs), "mount", "-f", *map(str, options), str(src), str(path)]
+        everywhere = shlex.split(os.environ.get("MOEFS_TEST_OPTIONS", ""))
+        command = [str(moefs), "mount", "-f", *everywhere, *map(str, options), str(src), str(path)]
         with open(log, "wb") as output:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **(env or {})}
