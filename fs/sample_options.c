@@ -23,9 +23,8 @@ static const char help[] =
     "      --layout LAYOUT      store the experts in this layout; default original, as on the hub\n"
     "      --shards N           number of weight files; default 2\n"
     "      --seed N             other contents; default 0\n"
-    "      --like CHECKPOINT    sizes and sharding of qwen3-30b-a3b or qwen3-vl-30b-a3b (its language "
-    "model);\n"
-    "                           the options above change them\n"
+    "      --like CHECKPOINT    sizes and sharding of qwen3-30b-a3b, of qwen3-vl-30b-a3b (its language\n"
+    "                           model) or of gpt-oss-20b (in BF16); the options above change them\n"
     "      --sparse             real headers, all weights zero: takes no disk space\n"
     "  -h, --help               print this\n";
 

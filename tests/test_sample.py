@@ -140,6 +140,20 @@ def test_same_weights_in_every_layout(sample, architecture, sizes):
         assert {n for n in want if not np.array_equal(got[n], want[n])} == set(), layout
 
 
+@pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: "E{}I{}H{}".format(*sizes))
+def test_gpt_oss_interleaves_gate_and_up(sample, sizes):
+    """gate and up are every other column of the transposed matrix, and every other element of the bias."""
+    original = read_tensors(sample("gpt_oss", *size_options(*sizes)))
+    merged = read_tensors(sample("gpt_oss", *size_options(*sizes), "--layout", "merged"))
+    assert merged.keys() == original.keys()
+    for name, bits in original.items():
+        if re.search(r"experts\.(gate_up|down)_proj$", name):
+            bits = bits.transpose(0, 2, 1)
+        if "gate_up_proj" in name:
+            bits = np.concatenate([bits[:, 0::2], bits[:, 1::2]], axis=1)
+        assert np.array_equal(merged[name], bits), name
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_original_and_v5_are_the_architectures_own(sample, architecture):
     layouts = ("original", "v5", HUB[architecture], "merged")
@@ -194,23 +208,29 @@ def test_shards(sample, shards):
 
 
 # The totals and shard counts of the published checkpoints; of qwen3-vl-30b-a3b the language model's part.
-@pytest.mark.parametrize("preset, n_tensors, n_shards, limit, shapes", [
-    ("qwen3-30b-a3b", 18867, 16, 4_000_000_000, {
+@pytest.mark.parametrize("preset, n_tensors, n_bytes, n_shards, limit, shapes", [
+    ("qwen3-30b-a3b", 18867, 61_064_245_248, 16, 4_000_000_000, {
         "model.layers.47.mlp.experts.127.up_proj.weight": (768, 2048),
         "model.layers.0.self_attn.q_norm.weight": (128,),
         "model.layers.0.self_attn.k_proj.weight": (512, 2048),
         "lm_head.weight": (151936, 2048)}),
-    ("qwen3-vl-30b-a3b", 531, 13, 5_000_000_000, {
+    ("qwen3-vl-30b-a3b", 531, 61_064_245_248, 13, 5_000_000_000, {
         "model.language_model.layers.47.mlp.experts.gate_up_proj": (128, 2048, 1536),
         "model.language_model.layers.47.mlp.experts.down_proj": (128, 768, 2048),
         "lm_head.weight": (151936, 2048)}),
+    # 20,914,757,184 parameters, as OpenAI's model card counts them, in BF16
+    ("gpt-oss-20b", 411, 2 * 20_914_757_184, 9, 5_000_000_000, {
+        "model.layers.23.mlp.experts.gate_up_proj": (32, 2880, 5760),
+        "model.layers.23.mlp.experts.down_proj_bias": (32, 2880),
+        "model.layers.0.self_attn.sinks": (64,),
+        "lm_head.weight": (201088, 2880)}),
 ])
-def test_real_dimensions(sample, preset, n_tensors, n_shards, limit, shapes):
+def test_real_dimensions(sample, preset, n_tensors, n_bytes, n_shards, limit, shapes):
     directory = sample("--like", preset, "--sparse")
     files = read_headers(directory)
     tensors = {name: place for names in files.values() for name, place in names.items()}
     sizes = [sum(end - begin for _, begin, end in names.values()) for names in files.values()]
-    assert (len(tensors), sum(sizes), len(files)) == (n_tensors, 61_064_245_248, n_shards)
+    assert (len(tensors), sum(sizes), len(files)) == (n_tensors, n_bytes, n_shards)
     assert max(sizes) <= limit
     assert_in_natural_order(files)
     assert {name: tensors[name][0] for name in shapes} == shapes
@@ -243,8 +263,8 @@ def test_an_empty_directory_is_taken(run_moefs, tmp_path):
 
 
 REFUSALS = {
-    "unknown architecture": (("qwen9", "DIR"), 1, "'qwen9' (known: qwen3_moe, qwen3_vl_moe, qwen3_5_moe)"),
-    "unknown preset": (("--like", "qwen9", "DIR"), 1, "'qwen9' (known: qwen3-30b-a3b, qwen3-vl-30b-a3b)"),
+    "unknown architecture": (("qwen9", "DIR"), 1, "'qwen9' (known: qwen3_moe, qwen3_vl_moe, qwen3_5_moe, gpt_oss)"),
+    "unknown preset": (("--like", "qwen9", "DIR"), 1, "'qwen9' (known: qwen3-30b-a3b, qwen3-vl-30b-a3b, gpt-oss-20b)"),
     "preset of another architecture": (
         ("qwen3_moe", "--like", "qwen3-vl-30b-a3b", "DIR"), 1,
         "qwen3-vl-30b-a3b is of architecture qwen3_vl_moe, not qwen3_moe"),

@@ -15,8 +15,9 @@ CLASSES = {
     "qwen3_moe": "Qwen3MoeForCausalLM",
     "qwen3_vl_moe": "Qwen3VLMoeForConditionalGeneration",
     "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
+    "gpt_oss": "GptOssForCausalLM",
 }
-PRESETS = {"qwen3-30b-a3b": "qwen3_moe", "qwen3-vl-30b-a3b": "qwen3_vl_moe"}
+PRESETS = {"qwen3-30b-a3b": "qwen3_moe", "qwen3-vl-30b-a3b": "qwen3_vl_moe", "gpt-oss-20b": "gpt_oss"}
 
 
 def write(run_moefs, directory, *arguments):
@@ -46,7 +47,8 @@ def test_loads_the_same_from_both_layouts(run_moefs, tmp_path, model_type, sizes
 
     config = json.loads((tmp_path / "v5" / "config.json").read_text())
     text = config.get("text_config", config)
-    assert [text[key] for key in ("num_experts", "moe_intermediate_size", "hidden_size")] == list(sizes)
+    keys = (("num_experts", "num_local_experts"), ("moe_intermediate_size", "intermediate_size"), ("hidden_size",))
+    assert [next(text[key] for key in spellings if key in text) for spellings in keys] == list(sizes)
 
     with torch.no_grad():
         logits = [model(input_ids=torch.arange(1, 40)[None]).logits for model in models]
