@@ -5,8 +5,8 @@
 #include <utlist.h>
 
 #define ALIGNMENT 4096
-#define SIZE_MIN ((size_t)1 << 20) /* the largest request of libfuse 3.14, so that any buffer does for any   \
-                                    */
+/* The largest request of libfuse 3.14, so that any buffer does for any of them. */
+#define SIZE_MIN ((size_t)1 << 20)
 
 struct buffer_pool {
     pthread_mutex_t lock;
