@@ -207,7 +207,7 @@ static int serve(struct mount *mount, struct error *err)
     int result = -1;
     struct source *source = open_source(mount, err);
     const struct session_options options = {.fuse = mount->fuse_options,
-                                            .read_ahead = mount->options.read_ahead,
+                                            .kernel_read_ahead = mount->options.kernel_read_ahead,
                                             .passthrough =
                                                 mount->options.passthrough ? mount->directory.n_files : 0};
 

@@ -54,8 +54,8 @@ static void operation_init(void *data, struct fuse_conn_info *connection)
         return;
     }
     /* the kernel takes the smaller of this and what the device has, which ready() raises */
-    if (served->read_ahead > connection->max_readahead)
-        connection->max_readahead = served->read_ahead;
+    if (served->kernel_read_ahead > connection->max_readahead)
+        connection->max_readahead = served->kernel_read_ahead;
     connection->max_background = MAX_BACKGROUND;
     connection->congestion_threshold = CONGESTION_THRESHOLD;
     /* Lets the kernel make file handles that outlive its caches: lookups of "." and ".." work here. */

@@ -19,7 +19,7 @@ struct served {
     struct source *source;
     const struct plan *plan;
     struct buffer_pool *buffers;
-    unsigned read_ahead;             /* bytes; 0: the kernel's own */
+    unsigned kernel_read_ahead;      /* bytes; 0: the kernel's own */
     struct passthrough *passthrough; /* NULL: not asked for */
     void (*ready)(void *context);    /* called once, before the kernel's first request is answered */
     void (*refuse)(void *context,

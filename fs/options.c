@@ -2,7 +2,7 @@
 
 #include "layout/checked.h"
 #include "layout/memory.h"
-#include "read_ahead.h"
+#include "kernel_read_ahead.h"
 #include "reader.h"
 
 #include <errno.h>
@@ -27,7 +27,7 @@ enum option_code {
     OPTION_FP8,
     OPTION_MAX_SHARD_SIZE,
     OPTION_EXPLAIN,
-    OPTION_READ_AHEAD,
+    OPTION_KERNEL_READ_AHEAD,
     OPTION_PASSTHROUGH,
     OPTION_SOURCE_CACHE,
     OPTION_LAYERS,
@@ -71,7 +71,7 @@ static const struct option_row option_rows[] = {
     {OPTION_SOURCE_CACHE, OPTIONS_MOUNT, "source-cache", "keep|drop",
      "whether the page cache keeps what moefs reads of SRC, beside what is read of\n"
      "the mount; default drop"},
-    {OPTION_READ_AHEAD, OPTIONS_MOUNT, "read-ahead", "SIZE",
+    {OPTION_KERNEL_READ_AHEAD, OPTIONS_MOUNT, "kernel-read-ahead", "SIZE",
      "how far the kernel reads ahead, where moefs may set it (root);\n"
      "default 1M, 0 leaves it alone"},
     {OPTION_PASSTHROUGH, OPTIONS_MOUNT, "passthrough", NULL,
@@ -189,13 +189,14 @@ static int set_cache_size(const struct options_command *command, const char *tex
     return 0;
 }
 
-static int set_read_ahead(const struct options_command *command, const char *text, struct options *options,
-                          struct error *err)
+static int set_kernel_read_ahead(const struct options_command *command, const char *text,
+                                 struct options *options, struct error *err)
 {
-    if (!options_parse_size(text, &options->read_ahead))
-        return error_set(err, "%s: --read-ahead %s: not a size (examples: 1M, 512K, 0)", command->name, text);
-    if (options->read_ahead > READ_AHEAD_MAX || options->read_ahead % 1024 != 0)
-        return error_set(err, "%s: --read-ahead %s: whole KiB, at most 1G", command->name, text);
+    if (!options_parse_size(text, &options->kernel_read_ahead))
+        return error_set(err, "%s: --kernel-read-ahead %s: not a size (examples: 1M, 512K, 0)", command->name,
+                         text);
+    if (options->kernel_read_ahead > KERNEL_READ_AHEAD_MAX || options->kernel_read_ahead % 1024 != 0)
+        return error_set(err, "%s: --kernel-read-ahead %s: whole KiB, at most 1G", command->name, text);
     return 0;
 }
 
@@ -311,8 +312,8 @@ static int set_option(const struct options_command *command, int code, struct op
         return set_cache_size(command, optarg, options, err);
     case OPTION_SOURCE_CACHE:
         return set_source_cache(command, optarg, options, err);
-    case OPTION_READ_AHEAD:
-        return set_read_ahead(command, optarg, options, err);
+    case OPTION_KERNEL_READ_AHEAD:
+        return set_kernel_read_ahead(command, optarg, options, err);
     case OPTION_PASSTHROUGH:
         options->passthrough = true;
         return 0;
@@ -401,8 +402,9 @@ enum options_result options_parse(const struct options_command *command, int arg
     char shorts[2 * N_ROWS + 2];
     int code;
 
-    *options = (struct options){
-        .cache_size = READER_CACHE_DEFAULT, .read_ahead = READ_AHEAD_DEFAULT, .drop_source_cache = true};
+    *options = (struct options){.cache_size = READER_CACHE_DEFAULT,
+                                .kernel_read_ahead = KERNEL_READ_AHEAD_DEFAULT,
+                                .drop_source_cache = true};
     make_tables(command, longs, shorts);
     opterr = 0;
     optind = 0;

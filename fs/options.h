@@ -13,8 +13,9 @@
 enum option_set {
     OPTIONS_PLAN =
         1, /* what changes the plan: --to --from --fp8 --max-shard-size --exclude --follow-symlinks */
-    OPTIONS_MOUNT = 2, /* --cache-size --source-cache --read-ahead --passthrough --foreground --log-file -o */
-    OPTIONS_JSON = 4,  /* how the plan is printed: --json --explain */
+    OPTIONS_MOUNT =
+        2, /* --cache-size --source-cache --kernel-read-ahead --passthrough --foreground --log-file -o */
+    OPTIONS_JSON = 4, /* how the plan is printed: --json --explain */
     OPTIONS_LAZY = 8,
     OPTIONS_VERIFY = 16, /* what is verified: --layers --tokens --seed --order --source and the files */
     OPTIONS_REPORT = 32  /* --json alone */
@@ -33,8 +34,8 @@ struct options {
     const char *const *operands;
     struct plan_options plan;
     struct directory_options directory;
-    size_t cache_size; /* bytes */
-    size_t read_ahead; /* bytes; 0: left alone */
+    size_t cache_size;        /* bytes */
+    size_t kernel_read_ahead; /* bytes; 0: left alone */
     bool passthrough;
     bool drop_source_cache;
     bool foreground;

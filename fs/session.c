@@ -5,7 +5,7 @@
 #include "mounts.h"
 #include "operations.h"
 #include "passthrough.h"
-#include "read_ahead.h"
+#include "kernel_read_ahead.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -26,7 +26,7 @@ struct session {
     struct fuse_session *fuse;
     char *mount_point; /* NULL: the mount is the caller's (/dev/fd/N) */
     unsigned major, minor;
-    size_t read_ahead;
+    size_t kernel_read_ahead;
     const char *refusal; /* why the kernel's first request was not accepted; set before the loop ends */
     void (*ready)(void *context);
     void *context;
@@ -87,8 +87,8 @@ static void session_became_ready(void *context)
 {
     struct session *session = context;
 
-    if (session->read_ahead > 0 && session->mount_point)
-        read_ahead_set(session->major, session->minor, session->read_ahead);
+    if (session->kernel_read_ahead > 0 && session->mount_point)
+        kernel_read_ahead_set(session->major, session->minor, session->kernel_read_ahead);
     capture(false);
     atomic_store(&session->was_ready, true);
     session->ready(session->context);
@@ -108,13 +108,13 @@ struct session *session_new(const struct plan *plan, const struct tree *tree, st
     struct session *session = xcalloc(1, sizeof *session);
     struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 
-    session->read_ahead = options->read_ahead;
+    session->kernel_read_ahead = options->kernel_read_ahead;
     session->served = (struct served){.plan = plan,
                                       .tree = tree,
                                       .reader = reader,
                                       .source = source,
                                       .buffers = buffer_pool_new(),
-                                      .read_ahead = (unsigned)options->read_ahead,
+                                      .kernel_read_ahead = (unsigned)options->kernel_read_ahead,
                                       .ready = session_became_ready,
                                       .refuse = session_refuse,
                                       .context = session};

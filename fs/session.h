@@ -14,9 +14,9 @@
 struct session;
 
 struct session_options {
-    const char *fuse;     /* the text of fuse's -o */
-    size_t read_ahead;    /* bytes, at most READ_AHEAD_MAX; 0: left alone */
-    uint32_t passthrough; /* the number of source files that the kernel may read by itself; 0: none */
+    const char *fuse;         /* the text of fuse's -o */
+    size_t kernel_read_ahead; /* bytes, at most KERNEL_READ_AHEAD_MAX; 0: left alone */
+    uint32_t passthrough;     /* the number of source files that the kernel may read by itself; 0: none */
 };
 
 /* plan, tree, reader and source must outlive the session. NULL with *err set. One session a process:

@@ -12,12 +12,12 @@ from test_first_run import assert_same, put_together, read_tensors, take_apart
 CACHESTAT = 451  # the system call's number
 OPTIONS = {
     "default": (),
-    "read-ahead-0": ("--read-ahead", "0"),
-    "read-ahead-4M": ("--read-ahead", "4M"),
+    "read-ahead-0": ("--kernel-read-ahead", "0"),
+    "read-ahead-4M": ("--kernel-read-ahead", "4M"),
     "source-kept": ("--source-cache", "keep"),
     "source-dropped": ("--source-cache", "drop"),
     "passthrough": ("--passthrough",),
-    "all": ("--passthrough", "--source-cache", "drop", "--read-ahead", "2M", "--cache-size", "1M"),
+    "all": ("--passthrough", "--source-cache", "drop", "--kernel-read-ahead", "2M", "--cache-size", "1M"),
 }
 DIRECT_BLOCK = 1 << 20
 
@@ -109,7 +109,7 @@ def test_the_same_bytes(mount, src, passthrough_refusal, options, to):
 
 @pytest.mark.parametrize("size,kib", [(None, 1024), ("512K", 512), ("4M", 4096), ("0", None)])
 def test_read_ahead(mount, src, size, kib):
-    options = () if size is None else ("--read-ahead", size)
+    options = () if size is None else ("--kernel-read-ahead", size)
     with mount(src, *options) as m:
         device = os.stat(m.path).st_dev
         path = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
@@ -165,9 +165,9 @@ def test_a_cached_source_stays_cached(mount, src, weights, to):
 @pytest.mark.parametrize(
     "options,message",
     [
-        (("--read-ahead", "far"), "--read-ahead far: not a size"),
-        (("--read-ahead", "1000"), "--read-ahead 1000: whole KiB"),
-        (("--read-ahead", "2G"), "--read-ahead 2G: whole KiB, at most 1G"),
+        (("--kernel-read-ahead", "far"), "--kernel-read-ahead far: not a size"),
+        (("--kernel-read-ahead", "1000"), "--kernel-read-ahead 1000: whole KiB"),
+        (("--kernel-read-ahead", "2G"), "--kernel-read-ahead 2G: whole KiB, at most 1G"),
         (("--source-cache", "some"), "--source-cache some: keep or drop"),
     ],
 )

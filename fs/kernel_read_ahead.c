@@ -1,4 +1,4 @@
-#include "read_ahead.h"
+#include "kernel_read_ahead.h"
 
 #include "log.h"
 
@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-void read_ahead_set(unsigned major, unsigned minor, size_t bytes)
+void kernel_read_ahead_set(unsigned major, unsigned minor, size_t bytes)
 {
     char path[64], text[32];
 
