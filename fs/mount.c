@@ -4,21 +4,28 @@
 #include "layout/memory.h"
 #include "layout/plan.h"
 #include "log.h"
+#include "memory_limit.h"
 #include "messages.h"
 #include "mount_point.h"
 #include "options.h"
 #include "passthrough.h"
+#include "readahead.h"
 #include "reader.h"
 #include "session.h"
 #include "source_fault.h"
 #include "tree.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
+
+/* Shares of the control group's memory: the rest is for the pages that are read. */
+#define CACHE_SHARE 4
+#define READAHEAD_SHARE 8
 
 #define FAULT_VARIABLE "MOEFS_FAULT"
 
@@ -43,11 +50,13 @@ struct mount {
     char *fuse_options;
     char *mount_point;
     struct daemon daemon;
+    struct notes memory_notes; /* what the memory limit has changed */
     bool has_directory, has_plan, has_tree;
 };
 
 static void mount_free(struct mount *mount)
 {
+    notes_free(&mount->memory_notes);
     free(mount->mount_point);
     free(mount->fuse_options);
     if (mount->has_tree)
@@ -146,6 +155,33 @@ static int check_mount_point(struct mount *mount, bool nonempty, struct error *e
     return mount->mount_point ? mount_point_check_fuse(err) : -1;
 }
 
+/* What would not fit in the control group's memory limit is made smaller or left. */
+static void fit_memory(struct mount *mount)
+{
+    const uint64_t limit = memory_limit_find("");
+    const struct plan *plan = &mount->plan;
+    struct options *options = &mount->options;
+    uint64_t weights = 0;
+
+    for (size_t i = 0; i < plan->n_weight_files; i++)
+        weights += plan->files[i].size;
+    if (options->cache_size > limit / CACHE_SHARE && options->cache_size > READER_CACHE_MIN) {
+        options->cache_size = limit / CACHE_SHARE > READER_CACHE_MIN ? limit / CACHE_SHARE : READER_CACHE_MIN;
+        notes_add(&mount->memory_notes, NOTE_WARNING,
+                  "--cache-size is reduced to %zu bytes, a quarter of this control group's memory limit",
+                  options->cache_size);
+    }
+    if (options->readahead > limit / READAHEAD_SHARE)
+        options->readahead = limit / READAHEAD_SHARE;
+    if (options->readahead > 0 && (limit < weights || options->readahead < READAHEAD_MIN)) {
+        options->readahead = 0;
+        notes_add(&mount->memory_notes, NOTE_WARNING,
+                  "read-ahead is off: this control group's memory limit is %" PRIu64
+                  " bytes, and the weight files have %" PRIu64,
+                  limit, weights);
+    }
+}
+
 static int prepare(struct mount *mount, struct error *err)
 {
     bool nonempty;
@@ -165,6 +201,8 @@ static int prepare(struct mount *mount, struct error *err)
         return -1;
     messages_print_notes(&mount->directory.notes);
     messages_print_notes(&mount->plan.notes);
+    fit_memory(mount);
+    messages_print_notes(&mount->memory_notes);
     return 0;
 }
 
@@ -200,13 +238,37 @@ static struct source *open_source(struct mount *mount, struct error *err)
     return faulty;
 }
 
+/* The helper, which must not have what the daemon is yet to open. NULL: off, and the log says why. */
+static struct readahead *start_readahead(struct mount *mount)
+{
+    struct error err = {0};
+
+    if (!mount->options.foreground) /* in the foreground they were printed where the log goes */
+        for (size_t i = 0; i < mount->memory_notes.n; i++)
+            log_line(LOG_LEVEL_WARNING, "%s", mount->memory_notes.list[i].text);
+    if (mount->options.readahead == 0)
+        return NULL;
+    if (mount_point_is_descriptor(mount->mount_point)) {
+        log_line(LOG_LEVEL_INFO, "read-ahead is off: a mount given as %s has no path", mount->mount_point);
+        return NULL;
+    }
+    struct readahead *readahead =
+        readahead_new(&mount->tree, mount->mount_point, mount->options.readahead, &err);
+    if (!readahead)
+        log_line(LOG_LEVEL_WARNING, "%s: read-ahead is off: %s", mount->mount_point, err.text);
+    error_free(&err);
+    return readahead;
+}
+
 static int serve(struct mount *mount, struct error *err)
 {
     struct reader *reader = NULL;
     struct session *session = NULL;
     int result = -1;
+    struct readahead *readahead = start_readahead(mount);
     struct source *source = open_source(mount, err);
-    const struct session_options options = {.fuse = mount->fuse_options,
+    const struct session_options options = {.readahead = readahead,
+                                            .fuse = mount->fuse_options,
                                             .kernel_read_ahead = mount->options.kernel_read_ahead,
                                             .passthrough =
                                                 mount->options.passthrough ? mount->directory.n_files : 0};
@@ -225,6 +287,7 @@ static int serve(struct mount *mount, struct error *err)
     log_line(LOG_LEVEL_INFO, "%s: no longer mounted", mount->mount_point);
 out:
     session_free(session);
+    readahead_free(readahead);
     reader_free(reader);
     source_close(source);
     return result;

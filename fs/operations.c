@@ -123,7 +123,18 @@ static void operation_open(fuse_req_t request, fuse_ino_t number, struct fuse_fi
     info->noflush = 1;
     if (served->passthrough && source_file_of(served, inode, &file))
         passthrough_open(served->passthrough, request, served->source, file, info);
-    fuse_reply_open(request, info);
+    /* of a file that it reads by itself the kernel clears keep_cache; with O_DIRECT nothing is cached */
+    if (info->keep_cache && !(info->flags & O_DIRECT) && inode->kind != TREE_DIRECTORY)
+        info->fh = readahead_open(served->readahead, inode, fuse_req_ctx(request)->pid);
+    if (fuse_reply_open(request, info) == -ENOENT)
+        readahead_release(served->readahead, info->fh); /* interrupted: nobody will close it */
+}
+
+static void operation_release(fuse_req_t request, fuse_ino_t number, struct fuse_file_info *info)
+{
+    (void)number;
+    readahead_release(request_served(request)->readahead, info->fh);
+    fuse_reply_err(request, 0);
 }
 
 /* The bytes are in `buffer`, or lent. */
@@ -147,7 +158,6 @@ static void operation_read(fuse_req_t request, fuse_ino_t number, size_t size, o
 {
     const struct tree_inode *inode = request_inode(request, number);
 
-    (void)info;
     if (!inode)
         return;
     if (inode->kind == TREE_DIRECTORY || signed_offset < 0) {
@@ -161,6 +171,8 @@ static void operation_read(fuse_req_t request, fuse_ino_t number, size_t size, o
     }
     size_t length = size < end - offset ? size : (size_t)(end - offset);
     const struct served *served = request_served(request);
+    /* before the source is read, so that the pages behind are on their way meanwhile */
+    readahead_note(served->readahead, info->fh, offset, length);
     struct pooled_buffer *buffer = buffer_pool_take(served->buffers, length);
     struct reader_loan loan;
     int error = buffer ? read_inode(served, inode, offset, length, buffer->bytes, &loan) : ENOMEM;
@@ -265,7 +277,7 @@ static void operation_statfs(fuse_req_t request, fuse_ino_t number)
     fuse_reply_statfs(request, &answer);
 }
 
-/* What is not here gets libfuse's answer: forget and release have nothing to do; for extended attributes and
+/* What is not here gets libfuse's answer: forget has nothing to do; for extended attributes and
  * seeking the kernel learns once that it need not ask. */
 const struct fuse_lowlevel_ops operations = {
     .init = operation_init,
@@ -273,6 +285,7 @@ const struct fuse_lowlevel_ops operations = {
     .getattr = operation_getattr,
     .open = operation_open,
     .read = operation_read,
+    .release = operation_release,
     .opendir = operation_opendir,
     .readdir = operation_readdir,
     .readdirplus = operation_readdirplus,

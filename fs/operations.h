@@ -5,6 +5,7 @@
 
 #include "buffer_pool.h"
 #include "reader.h"
+#include "readahead.h"
 #include "source.h"
 #include "tree.h"
 
@@ -21,6 +22,7 @@ struct served {
     struct buffer_pool *buffers;
     unsigned kernel_read_ahead;      /* bytes; 0: the kernel's own */
     struct passthrough *passthrough; /* NULL: not asked for */
+    struct readahead *readahead;     /* NULL: off */
     void (*ready)(void *context);    /* called once, before the kernel's first request is answered */
     void (*refuse)(void *context,
                    const char *why); /* instead of ready: the kernel cannot do what was asked for */

@@ -3,6 +3,7 @@
 #include "layout/checked.h"
 #include "layout/memory.h"
 #include "kernel_read_ahead.h"
+#include "readahead.h"
 #include "reader.h"
 
 #include <errno.h>
@@ -29,6 +30,7 @@ enum option_code {
     OPTION_EXPLAIN,
     OPTION_KERNEL_READ_AHEAD,
     OPTION_PASSTHROUGH,
+    OPTION_READAHEAD,
     OPTION_SOURCE_CACHE,
     OPTION_LAYERS,
     OPTION_TOKENS,
@@ -71,6 +73,8 @@ static const struct option_row option_rows[] = {
     {OPTION_SOURCE_CACHE, OPTIONS_MOUNT, "source-cache", "keep|drop",
      "whether the page cache keeps what moefs reads of SRC, beside what is read of\n"
      "the mount; default drop"},
+    {OPTION_READAHEAD, OPTIONS_MOUNT, "readahead", "SIZE|off",
+     "how much a helper process populates ahead of each sequential reader; default\n64M"},
     {OPTION_KERNEL_READ_AHEAD, OPTIONS_MOUNT, "kernel-read-ahead", "SIZE",
      "how far the kernel reads ahead, where moefs may set it (root);\n"
      "default 1M, 0 leaves it alone"},
@@ -200,6 +204,20 @@ static int set_kernel_read_ahead(const struct options_command *command, const ch
     return 0;
 }
 
+static int set_readahead(const struct options_command *command, const char *text, struct options *options,
+                         struct error *err)
+{
+    options->readahead = 0;
+    if (strcmp(text, "off") == 0)
+        return 0;
+    if (!options_parse_size(text, &options->readahead))
+        return error_set(err, "%s: --readahead %s: neither a size (examples: 64M, 1G) nor off", command->name,
+                         text);
+    if (options->readahead < READAHEAD_MIN || options->readahead > READAHEAD_MAX)
+        return error_set(err, "%s: --readahead %s: 1M to 4G, or off", command->name, text);
+    return 0;
+}
+
 static int set_source_cache(const struct options_command *command, const char *text, struct options *options,
                             struct error *err)
 {
@@ -314,6 +332,8 @@ static int set_option(const struct options_command *command, int code, struct op
         return set_source_cache(command, optarg, options, err);
     case OPTION_KERNEL_READ_AHEAD:
         return set_kernel_read_ahead(command, optarg, options, err);
+    case OPTION_READAHEAD:
+        return set_readahead(command, optarg, options, err);
     case OPTION_PASSTHROUGH:
         options->passthrough = true;
         return 0;
@@ -403,6 +423,7 @@ enum options_result options_parse(const struct options_command *command, int arg
     int code;
 
     *options = (struct options){.cache_size = READER_CACHE_DEFAULT,
+                                .readahead = READAHEAD_DEFAULT,
                                 .kernel_read_ahead = KERNEL_READ_AHEAD_DEFAULT,
                                 .drop_source_cache = true};
     make_tables(command, longs, shorts);

@@ -36,6 +36,7 @@ struct options {
     struct directory_options directory;
     size_t cache_size;        /* bytes */
     size_t kernel_read_ahead; /* bytes; 0: left alone */
+    size_t readahead;         /* bytes ahead of one reader; 0: off */
     bool passthrough;
     bool drop_source_cache;
     bool foreground;

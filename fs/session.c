@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -115,6 +116,7 @@ struct session *session_new(const struct plan *plan, const struct tree *tree, st
                                       .source = source,
                                       .buffers = buffer_pool_new(),
                                       .kernel_read_ahead = (unsigned)options->kernel_read_ahead,
+                                      .readahead = options->readahead,
                                       .ready = session_became_ready,
                                       .refuse = session_refuse,
                                       .context = session};
@@ -171,6 +173,8 @@ int session_mount(struct session *session, const char *mount_point, struct error
         error_set(err, "%s: mounted, but not in /proc/self/mountinfo", mount_point);
     if (found <= 0)
         fuse_session_unmount(session->fuse);
+    else if (session->served.readahead)
+        readahead_mounted(session->served.readahead, makedev(session->major, session->minor));
     return found > 0 ? 0 : -1;
 }
 

@@ -8,15 +8,17 @@
 
 #include "layout/error.h"
 #include "reader.h"
+#include "readahead.h"
 #include "source.h"
 #include "tree.h"
 
 struct session;
 
 struct session_options {
-    const char *fuse;         /* the text of fuse's -o */
-    size_t kernel_read_ahead; /* bytes, at most KERNEL_READ_AHEAD_MAX; 0: left alone */
-    uint32_t passthrough;     /* the number of source files that the kernel may read by itself; 0: none */
+    const char *fuse;            /* the text of fuse's -o */
+    size_t kernel_read_ahead;    /* bytes, at most KERNEL_READ_AHEAD_MAX; 0: left alone */
+    struct readahead *readahead; /* the caller's, outlives the session; NULL: off */
+    uint32_t passthrough;        /* the number of source files that the kernel may read by itself; 0: none */
 };
 
 /* plan, tree, reader and source must outlive the session. NULL with *err set. One session a process:
