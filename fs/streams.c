@@ -6,9 +6,15 @@
 /* Where a range ends unless the file does: whole requests of the usual read-ahead. */
 #define ALIGNMENT ((uint64_t)1 << 20)
 
+/* Two large requests of many random ones lie side by side now and then. */
+#define START_REQUESTS 3
+
 /* A stream in a file that has been read in sequence before needs no more than this. */
 #define PROVEN_START ((uint64_t)256 << 10)
 #define PROVEN_REQUESTS 2
+
+/* A stream is being read if one of so many requests to the file was its own. */
+#define RECENT 256
 
 static uint64_t smaller(uint64_t a, uint64_t b)
 {
@@ -27,7 +33,8 @@ static uint64_t round_up(uint64_t value, uint64_t to)
 
 void streams_init(struct streams *streams, uint64_t size, uint64_t window)
 {
-    *streams = (struct streams){.size = size, .window = larger(window, STREAMS_WINDOW_MIN)};
+    window = larger(window, STREAMS_WINDOW_MIN);
+    *streams = (struct streams){.size = size, .window = window, .total = STREAMS_SHARED * window};
 }
 
 /* What lies between the place where the stream's next request is expected and offset; UINT64_MAX: it is not
@@ -72,15 +79,26 @@ static bool stream_is_sequential(const struct streams *streams, const struct str
 
     if (stream->requested < span / 4 * 3)
         return false;
-    return span >= STREAMS_START ||
+    return (span >= STREAMS_START && stream->requests >= START_REQUESTS) ||
            (streams->credit >= STREAMS_START && span >= PROVEN_START && stream->requests >= PROVEN_REQUESTS);
+}
+
+/* The largest window of one reader, beside the others that are reading now. */
+static uint64_t streams_share(const struct streams *streams)
+{
+    uint64_t active = 1;
+
+    for (const struct stream *stream = streams->list; stream < streams->list + STREAMS_MAX; stream++)
+        active += stream->window > 0 && stream->used + RECENT > streams->clock;
+    return larger(STREAMS_WINDOW_MIN, smaller(streams->window, streams->total / active));
 }
 
 static void stream_start(struct streams *streams, struct stream *stream)
 {
     const uint64_t span = stream->next - stream->begin;
 
-    stream->window = smaller(streams->window, larger(larger(span, streams->credit), STREAMS_WINDOW_MIN));
+    stream->window =
+        smaller(streams_share(streams), larger(larger(span, streams->credit), STREAMS_WINDOW_MIN));
     if (streams->credit > span)
         streams->credit /= 2;
 }
@@ -124,7 +142,7 @@ size_t streams_note(struct streams *streams, uint64_t offset, uint64_t length,
             return 0;
         const uint64_t span = stream->next - stream->begin;
         streams->credit = smaller(streams->window, larger(streams->credit, span));
-        stream->window = smaller(streams->window, larger(stream->window, span));
+        stream->window = smaller(streams_share(streams), larger(stream->window, span));
     }
     return stream_order(streams, stream, ranges);
 }

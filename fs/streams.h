@@ -11,11 +11,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define STREAMS_MAX 8                     /* readers of one open file that are told apart */
+/* Readers of one open file that are told apart: torch copies a mapped tensor with a thread for each core,
+ * each a part of it, and a loader has several threads that do so. */
+#define STREAMS_MAX 64
 #define STREAMS_START ((uint64_t)2 << 20) /* read in sequence before anything is populated */
 #define STREAMS_SLACK ((uint64_t)4 << 20) /* requests under way at once may arrive in any order */
 #define STREAMS_GAP ((uint64_t)128 << 10) /* a whole request at the kernel's own read-ahead */
 #define STREAMS_WINDOW_MIN ((uint64_t)1 << 20)
+#define STREAMS_SHARED 4
 
 /* One reader. A stream with used == 0 is free. */
 struct stream {
@@ -30,6 +33,7 @@ struct stream {
 
 struct streams {
     uint64_t size, window;
+    uint64_t total; /* what is ahead of all readers together is no more than this */
     /* What a reader of this file has shown to read in one sequence: the first window of the next stream. Each
      * stream that uses it halves it until it has passed a gap, so jumps that lead nowhere cost little. */
     uint64_t credit;
@@ -43,7 +47,8 @@ struct streams_range {
 
 #define STREAMS_RANGES 2
 
-/* Of a file of `size` bytes, at most `window` bytes (at least STREAMS_WINDOW_MIN) ahead of one reader. */
+/* Of a file of `size` bytes, at most `window` bytes (at least STREAMS_WINDOW_MIN) ahead of one reader, and
+ * STREAMS_SHARED times that ahead of all. */
 void streams_init(struct streams *streams, uint64_t size, uint64_t window);
 
 /* A reader has requested [offset, offset + length), length > 0, inside the file. Gives the number of ranges
