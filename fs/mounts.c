@@ -11,7 +11,12 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
+
+/* Half a second in all. */
+#define BUSY_ATTEMPTS 20
+#define BUSY_PAUSE_NANOSECONDS 25000000
 
 static void cleanup_close_stream(FILE **stream)
 {
@@ -173,20 +178,39 @@ static int run_fusermount(const char *path, bool lazy, char *said, size_t size, 
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
-int mounts_unmount(const char *path, bool lazy, struct error *err)
+/* 0, or -1 with *err set; *busy: because it is in use. */
+static int unmount_once(const char *path, bool lazy, bool *busy, struct error *err)
 {
     char said[4096];
 
+    *busy = false;
     if (umount2(path, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0)
         return 0;
-    if (errno == EBUSY)
+    *busy = errno == EBUSY;
+    if (*busy)
         return refuse_busy(path, err);
     if (errno != EPERM)
         return error_set(err, "%s: unmounting: %s", path, strerror(errno));
     int status = run_fusermount(path, lazy, said, sizeof said, err);
     if (status <= 0)
         return status;
-    if (strstr(said, "busy"))
+    *busy = strstr(said, "busy") != NULL;
+    if (*busy)
         return refuse_busy(path, err);
     return error_set(err, "%s: unmounting: %s", path, *said ? said : "fusermount3 failed");
+}
+
+/* The readahead helper closes its file a moment after the last reader has closed its own. */
+int mounts_unmount(const char *path, bool lazy, struct error *err)
+{
+    const struct timespec pause = {.tv_nsec = BUSY_PAUSE_NANOSECONDS};
+    bool busy;
+    int result = unmount_once(path, lazy, &busy, err);
+
+    for (int i = 0; busy && i < BUSY_ATTEMPTS; i++) {
+        nanosleep(&pause, NULL);
+        error_free(err);
+        result = unmount_once(path, lazy, &busy, err);
+    }
+    return result;
 }

@@ -25,7 +25,8 @@ int mounts_find(const char *path, struct mount_entry *entry, struct error *err);
 void mounts_entry_clear(struct mount_entry *entry);
 
 /* Unmounts a resolved path: by itself where that is permitted, else through fusermount3. lazy: it vanishes at
- * once, and what is open stays readable. -1 with *err set. */
+ * once, and what is open stays readable. What is in use is tried again for half a second. -1 with *err set.
+ */
 int mounts_unmount(const char *path, bool lazy, struct error *err);
 
 #endif
