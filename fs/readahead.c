@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -72,7 +73,9 @@ static void *reap(void *context)
 
     for (;;) {
         const ssize_t n = recv(readahead->socket, said + length, sizeof said - 1 - length, 0);
-        if (n == 0 || (n < 0 && errno != EINTR))
+        /* it ended with orders unread, which is told once and before what it has said */
+        const bool again = n < 0 && (errno == EINTR || errno == ECONNRESET);
+        if (n == 0 || (n < 0 && !again))
             break;
         length += n > 0 ? (size_t)n : 0;
     }
