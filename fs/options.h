@@ -13,9 +13,9 @@
 enum option_set {
     OPTIONS_PLAN =
         1, /* what changes the plan: --to --from --fp8 --max-shard-size --exclude --follow-symlinks */
-    OPTIONS_MOUNT =
-        2, /* --cache-size --source-cache --kernel-read-ahead --passthrough --foreground --log-file -o */
-    OPTIONS_JSON = 4, /* how the plan is printed: --json --explain */
+    OPTIONS_MOUNT = 2, /* how it is served: --cache-size --source-cache --readahead --kernel-read-ahead
+                          --passthrough and more */
+    OPTIONS_JSON = 4,  /* how the plan is printed: --json --explain */
     OPTIONS_LAZY = 8,
     OPTIONS_VERIFY = 16, /* what is verified: --layers --tokens --seed --order --source and the files */
     OPTIONS_REPORT = 32  /* --json alone */

@@ -18,7 +18,7 @@ _moefs() {
     --like) words='qwen3-30b-a3b qwen3-vl-30b-a3b' ;;
     --source-cache) words='keep drop' ;;
     --order) words='after before-down' ;;
-    --cache-size | --kernel-read-ahead | --exclude | --layers | --experts | --hidden | --intermediate | --shards | --seed | --tokens | --max-shard-size | --explain | -o) return ;;
+    --cache-size | --readahead | --kernel-read-ahead | --exclude | --layers | --experts | --hidden | --intermediate | --shards | --seed | --tokens | --max-shard-size | --explain | -o) return ;;
     esac
     if [[ $previous == --log-file || $previous == --check || $previous == --*-digests || $previous == --write-outputs ]]; then
         compopt -o filenames
@@ -28,7 +28,7 @@ _moefs() {
     if [[ -z $words ]]; then
         case $COMP_CWORD,${COMP_WORDS[1]} in
         1,*) words='mount umount plan verify sample layouts --help --version' ;;
-        *,mount) words='--to --from --fp8 --max-shard-size --cache-size --kernel-read-ahead --source-cache --passthrough --follow-symlinks --exclude --foreground --log-file -o --help' ;;
+        *,mount) words='--to --from --fp8 --max-shard-size --cache-size --readahead --kernel-read-ahead --source-cache --passthrough --follow-symlinks --exclude --foreground --log-file -o --help' ;;
         *,umount) words='--lazy --help' ;;
         *,layouts) words='--check --help' ;;
         *,plan) words='--to --from --fp8 --max-shard-size --explain --follow-symlinks --exclude --json --help' ;;
