@@ -123,7 +123,7 @@ static void operation_open(fuse_req_t request, fuse_ino_t number, struct fuse_fi
     info->noflush = 1;
     if (served->passthrough && source_file_of(served, inode, &file))
         passthrough_open(served->passthrough, request, served->source, file, info);
-    /* of a file that it reads by itself the kernel clears keep_cache; with O_DIRECT nothing is cached */
+    /* passthrough has cleared keep_cache: the kernel reads by itself; with O_DIRECT nothing is cached */
     if (info->keep_cache && !(info->flags & O_DIRECT) && inode->kind != TREE_DIRECTORY)
         info->fh = readahead_open(served->readahead, inode, fuse_req_ctx(request)->pid);
     if (fuse_reply_open(request, info) == -ENOENT)
