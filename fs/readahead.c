@@ -35,10 +35,9 @@ struct readahead {
     atomic_uint next_slot;
     atomic_bool off, ending;
     pthread_t reaper;
-    pthread_mutex_t lock; /* guards helper: a pid may be another process's once it has been waited for */
-    pid_t helper;         /* 0: waited for */
-    struct handle
-        *handles; /* guarded by the lock: a mount may end with files open, whose ends nobody tells */
+    pthread_mutex_t lock;   /* guards the next two */
+    pid_t helper;           /* 0: waited for, and another process's number by now */
+    struct handle *handles; /* all of them: a mount may end with files open, which nobody closes then */
 };
 
 struct handle {
@@ -252,9 +251,11 @@ void readahead_free(struct readahead *readahead)
         kill(readahead->helper, SIGKILL);
     pthread_mutex_unlock(&readahead->lock);
     pthread_join(readahead->reaper, NULL);
-    struct handle *handle, *next;
-    DL_FOREACH_SAFE(readahead->handles, handle, next)
-    handle_free(handle);
+    while (readahead->handles) {
+        struct handle *handle = readahead->handles;
+        DL_DELETE(readahead->handles, handle);
+        handle_free(handle);
+    }
     close(readahead->socket);
     munmap(readahead->shared, sizeof *readahead->shared);
     pthread_mutex_destroy(&readahead->lock);
