@@ -41,6 +41,12 @@ OPTIONS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def own_options(monkeypatch):
+    """What is counted here depends on them."""
+    monkeypatch.delenv("MOEFS_TEST_OPTIONS", raising=False)
+
+
 @pytest.fixture(scope="module")
 def src(tmp_path_factory, moefs):
     """A per-expert qwen3_moe of 100 MB, half of it in each of two files."""
