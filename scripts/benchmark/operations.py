@@ -16,18 +16,22 @@ MIB = 1 << 20
 DIRECT_BLOCK = 8 * MIB
 
 
-def size_to_read(path, limit):
-    return min(os.path.getsize(path), limit)
+def part_to_read(path, limit):
+    """Where the reading begins and ends: the file's last bytes, since the first are embeddings, which no layout
+    changes."""
+    size = os.path.getsize(path)
+    return max(0, size - limit) // DIRECT_BLOCK * DIRECT_BLOCK, size
 
 
 def sequential(path, limit, _):
     """read() of 1 MiB."""
-    buffer, total = bytearray(MIB), size_to_read(path, limit)
+    buffer, (begin, _) = bytearray(MIB), part_to_read(path, limit)
 
     def run():
         done = 0
         with open(path, "rb", buffering=0) as file:
-            while done < total and (n := file.readinto(buffer)):
+            file.seek(begin)
+            while n := file.readinto(buffer):
                 done += n
         return done
 
@@ -48,14 +52,14 @@ def direct(threads):
     """O_DIRECT by pread of 8 MiB, each thread its own part of the file."""
 
     def prepare(path, limit, _):
-        total = size_to_read(path, limit)
-        part = -(-total // threads // DIRECT_BLOCK) * DIRECT_BLOCK
+        begin, total = part_to_read(path, limit)
+        part = -(-(total - begin) // threads // DIRECT_BLOCK) * DIRECT_BLOCK
         buffers = [mmap.mmap(-1, DIRECT_BLOCK) for _ in range(threads)]
         for buffer in buffers:
             buffer.write(bytes(DIRECT_BLOCK))
 
         def read_part(i):
-            fd, done, at = os.open(path, os.O_RDONLY | os.O_DIRECT), 0, i * part
+            fd, done, at = os.open(path, os.O_RDONLY | os.O_DIRECT), 0, begin + i * part
             end = min(at + part, total)
             while at < end and (n := os.preadv(fd, [buffers[i]], at)):
                 at, done = at + n, done + n
@@ -74,17 +78,17 @@ def direct(threads):
 
 
 def names_within(path, limit):
-    """The names of the file's tensors in the order of their bytes, until they are `limit` bytes."""
+    """The names of the file's last tensors, of at least `limit` bytes together, in the order of their bytes."""
     with open(path, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     header.pop("__metadata__", None)
     names, total = [], 0
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"], reverse=True):
         if total >= limit:
             break
         names.append(name)
         total += entry["data_offsets"][1] - entry["data_offsets"][0]
-    return names
+    return names[::-1]
 
 
 def forget_page_cache_of(path):
@@ -136,12 +140,13 @@ def fastsafetensors(path, limit, state):
 
 
 def scattered(length, count):
-    """pread of `length` bytes at random places of the whole file; the same places for everyone in one repetition."""
+    """pread of `length` bytes at random places of the file's second half; the same places for everyone in one repetition."""
 
     def prepare(path, limit, state, seed=0):
         size = os.path.getsize(path)
         choose = random.Random(seed)
-        places = [choose.randrange(max(1, size - length)) // 4096 * 4096 for _ in range(count)]
+        begin = size // 2  # behind the embeddings
+        places = [choose.randrange(begin, max(begin + 1, size - length)) // 4096 * 4096 for _ in range(count)]
         buffer = bytearray(length)
 
         def run():
@@ -169,6 +174,7 @@ OPERATIONS = {
     "random-4k": (scattered(4096, 2000), "random 4 KiB"),
     "random-1m": (scattered(MIB, 200), "random 1 MiB"),
 }
+WHOLE_FILE = ("cp", "fastsafetensors")  # whatever the limit
 
 
 def cpu_seconds():

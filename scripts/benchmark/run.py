@@ -18,7 +18,7 @@ from statistics import median
 import machine
 import report
 from limited import read_passes
-from operations import OPERATIONS, measure_in_child
+from operations import OPERATIONS, WHOLE_FILE, measure_in_child
 from machine import Clock, Server, available_memory, cached_share, drop, process_cpu, process_read, process_status, warm
 
 HERE = Path(__file__).resolve().parent
@@ -147,7 +147,9 @@ class Bench:
             return self.rate(operation, path, state, seed, mount.pid)
 
     def rate(self, operation, path, state, seed, pid):
-        machine.have_memory(2 * min(self.limit, os.path.getsize(path)))  # the page cache's and the reader's
+        size = os.path.getsize(path)
+        # the page cache's, and the reader's own
+        machine.have_memory(2 * (size if operation in WHOLE_FILE else min(self.limit, size)))
 
         def before():
             if pid:
