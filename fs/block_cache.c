@@ -192,15 +192,11 @@ static bool is_done_with(const struct block_cache *cache, const struct block *bl
  * give up what the slower ones are reading. */
 static struct block *first_done_with(const struct block_cache *cache, struct block *queue)
 {
-    struct block *block;
     unsigned looked_at = 0;
 
-    DL_FOREACH (queue, block) {
+    for (struct block *block = queue; block && looked_at < LOOKED_AT_MAX; block = block->next, looked_at++)
         if (is_done_with(cache, block))
             return block;
-        if (++looked_at == LOOKED_AT_MAX)
-            break;
-    }
     return NULL;
 }
 
