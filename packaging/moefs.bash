@@ -15,7 +15,7 @@ _moefs() {
         ;;
     --fp8) words=keep ;;
     --layout) words=${layouts#v5 } ;;
-    --like) words='qwen3-30b-a3b qwen3-vl-30b-a3b' ;;
+    --like) words='qwen3-30b-a3b qwen3-vl-30b-a3b gpt-oss-20b' ;;
     --source-cache) words='keep drop' ;;
     --order) words='after before-down' ;;
     --cache-size | --readahead | --kernel-read-ahead | --exclude | --layers | --experts | --hidden | --intermediate | --shards | --seed | --tokens | --max-shard-size | --explain | -o) return ;;
