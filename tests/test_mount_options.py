@@ -22,6 +22,12 @@ OPTIONS = {
 DIRECT_BLOCK = 1 << 20
 
 
+@pytest.fixture(autouse=True)
+def own_options(monkeypatch):
+    """Options are what is tested here."""
+    monkeypatch.delenv("MOEFS_TEST_OPTIONS", raising=False)
+
+
 @pytest.fixture
 def src(tmp_path, run_moefs):
     """A per-expert qwen3_moe of some megabytes, on the disk and not in the page cache."""

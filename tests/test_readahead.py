@@ -87,7 +87,7 @@ def helper_of(pid):
         except OSError:
             continue
         name, rest = fields[fields.index("(") + 1 : fields.rindex(")")], fields.rpartition(")")[2].split()
-        if name == "moefs-readahead" and int(rest[1]) == pid:
+        if name in ("moefs-readahead", "moefs") and int(rest[1]) == pid:  # it renames itself, perhaps not yet
             return int(process.name)
     return None
 
