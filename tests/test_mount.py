@@ -77,17 +77,17 @@ def mnt(tmp_path):
 
 
 def daemon_of(path):
-    """Pid of the daemon that serves a mount point, by its command line."""
+    """Pid of the daemon that serves a mount point, by its command line. Its readahead helper has the same one."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")
-            if (process / "comm").read_text() == "moefs-readahead\n":
-                continue  # its helper, with the same command line
+            parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
         except OSError:
             continue
         if b"mount" in words and os.fsencode(path) in words:
-            return int(process.name)
-    return None
+            found[int(process.name)] = int(parent)
+    return next((pid for pid, parent in found.items() if parent not in found), None)
 
 
 @contextmanager

@@ -273,6 +273,8 @@ def test_what_is_closed_is_not_populated_further(mount, src):
 def test_the_helper_holds_nothing_but_its_socket(mount, src):
     with mount(src) as m:
         helper = helper_of(m.pid)
+        # it closes what it has inherited when it first runs
+        assert wait_until(lambda: len(os.listdir(f"/proc/{helper}/fd")) == 4)
         held = {int(fd): os.readlink(f"/proc/{helper}/fd/{fd}") for fd in os.listdir(f"/proc/{helper}/fd")}
         assert sorted(held) == [0, 1, 2, 3] and held[3].startswith("socket:")
         assert [held[fd] for fd in range(3)] == ["/dev/null"] * 3
