@@ -305,7 +305,9 @@ int session_serve(struct session *session, void (*ready)(void *context), void *c
     if (!atomic_load(&session->was_ready))
         return fail(err, session->signalled ? "ended by a signal before the mount was ready"
                                             : "the kernel ended the mount before it was ready");
-    if (result < 0)
+    /* ECONNABORTED: the connection is gone, which the kernel mostly says by ENODEV, and libfuse then ends
+     * well */
+    if (result < 0 && result != -ECONNABORTED)
         return error_set(err, "serving the mount: %s", strerror(-result));
     return 0;
 }
