@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 from conftest import is_mounted, wait_until
 from test_first_run import assert_same, put_together, read_tensors, take_apart
-from test_mount import alive, in_namespace, mount_descriptor, user_files
-from test_mount import public  # noqa: F401 (a fixture)
+from mounting import alive, in_namespace, mount_descriptor, user_files
+from mounting import public  # noqa: F401 (a fixture)
 
 MIB = 1 << 20
 PAGE = mmap.PAGESIZE

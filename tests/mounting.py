@@ -1,0 +1,178 @@
+"""What the tests of mounts share: a source, a mount point, users, daemons and the device."""
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import stat
+import struct
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import is_mounted, mounts, start_watchdog, stop_watchdog, wait_until
+
+EXPERTS, INNER, HIDDEN = 3, 4, 6
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def write_safetensors(path, tensors):
+    """{name: (shape, bytes)} of U8."""
+    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    for name, (shape, data) in tensors.items():
+        header[name] = {"dtype": "U8", "shape": shape, "data_offsets": [offset, offset + len(data)]}
+        offset += len(data)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(data for _, data in tensors.values()))
+
+
+def write_checkpoint(directory):
+    """A per-expert qwen3_moe of two layers in two shards, with a subdirectory."""
+    directory.mkdir(parents=True)
+    weight_map = {}
+    for layer in range(2):
+        tensors = {f"model.layers.{layer}.norm.weight": ([HIDDEN], bytes(range(HIDDEN)))}
+        for expert in range(EXPERTS):
+            for proj, shape in (("gate", [INNER, HIDDEN]), ("up", [INNER, HIDDEN]), ("down", [HIDDEN, INNER])):
+                name = f"model.layers.{layer}.mlp.experts.{expert}.{proj}_proj.weight"
+                tensors[name] = (shape, os.urandom(INNER * HIDDEN))
+        shard = f"model-{layer + 1:05d}-of-00002.safetensors"
+        write_safetensors(directory / shard, tensors)
+        weight_map.update(dict.fromkeys(tensors, shard))
+    (directory / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map})
+    )
+    config = {"model_type": "qwen3_moe", "num_experts": EXPERTS, "num_hidden_layers": 2}
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "tokenizer.json").write_bytes(os.urandom(3_000_000))
+    (directory / "assets" / "deep").mkdir(parents=True)
+    (directory / "assets" / "deep" / "note.txt").write_text("hello")
+    return directory
+
+
+@pytest.fixture
+def src(tmp_path):
+    return write_checkpoint(tmp_path / "src")
+
+
+@pytest.fixture
+def mnt(tmp_path):
+    path = tmp_path / "mnt"
+    path.mkdir()
+    yield path
+    while is_mounted(path):
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def daemon_of(path):
+    """Pid of the daemon that serves a mount point, by its command line. Its readahead helper has the same one."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+        if b"mount" in words and os.fsencode(path) in words:
+            found[int(process.name)] = int(parent)
+    return next((pid for pid, parent in found.items() if parent not in found), None)
+
+
+@contextmanager
+def daemon(run_moefs, src, path, *options, **keywords):
+    """`moefs mount` as users call it; the daemon's pid. It is gone afterwards."""
+    done = run_moefs("mount", *options, src, path, **keywords)
+    assert done.returncode == 0, done.stderr
+    pid = daemon_of(path)
+    watchdog = start_watchdog(pid, path, 100)
+    try:
+        yield pid
+    finally:
+        if is_mounted(path):
+            subprocess.run(["umount", "-l", str(path)], check=True)
+        gone = wait_until(lambda: not alive(pid), 5)
+        if not gone:
+            os.kill(pid, signal.SIGKILL)
+        stop_watchdog(watchdog)
+    assert gone, "the daemon outlived its mount"
+
+
+def alive(pid):
+    """Neither gone nor a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def refused(run_moefs, *arguments, status=1, **keywords):
+    """The message of a command that must fail, and must print nothing else."""
+    done = run_moefs(*arguments, **keywords)
+    assert done.returncode == status, done.stderr
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("moefs: warning: ")]
+    error = next(i for i, line in enumerate(lines) if line.startswith("moefs: error: "))
+    assert all(line.startswith("  ") for line in lines[error + 1 :])
+    return "\n".join(lines[error:])
+
+
+def as_nobody(*command, **keywords):
+    return subprocess.run(
+        ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        **keywords,
+    )
+
+
+@pytest.fixture
+def public():
+    """A directory that every user reaches, as pytest's are not."""
+    path = Path(subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip())
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+NOBODY = "setpriv --reuid 65534 --regid 65534 --clear-groups"
+
+
+def in_namespace(script, *arguments):
+    """A shell script in a mount namespace of its own; the arguments are its $1, $2, ..."""
+    return subprocess.run(
+        ["unshare", "-m", "--propagation", "private", "sh", "-ec", script, "sh", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def device_node(path, mode):
+    """A second /dev/fuse with a mode of its own: the machine's may be for root only, or for everybody."""
+    os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(10, 229))
+    path.chmod(mode)
+    return path
+
+
+def user_files(moefs, src, public, mode):
+    """What an ordinary user can reach: binary, source, mount point; and a /dev/fuse."""
+    mnt = public / "mnt"
+    mnt.mkdir()
+    os.chown(mnt, 65534, 65534)
+    program, copy = shutil.copy(moefs, public / "moefs"), shutil.copytree(src, public / "src")
+    return device_node(public / "fuse", mode), program, copy, mnt
+
+
+def mount_descriptor(path):
+    """What a privileged helper does for an unprivileged daemon: opens /dev/fuse and mounts it."""
+    fd = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={fd},rootmode=40000,user_id=0,group_id=0,default_permissions"
+    MS_RDONLY, MS_NOSUID, MS_NODEV = 1, 2, 4
+    flags = MS_RDONLY | MS_NOSUID | MS_NODEV
+    if LIBC.mount(b"src", os.fsencode(path), b"fuse.moefs", ctypes.c_ulong(flags), options.encode()) != 0:
+        raise OSError(ctypes.get_errno(), "mount")
+    return fd

@@ -1,0 +1,262 @@
+"""What a mount shows besides the bytes: listings, inodes, attributes, permissions, and how many may read at once."""
+
+import ctypes
+import errno
+import json
+import mmap
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import mounts
+from mounting import LIBC, as_nobody, daemon, refused
+from mounting import mnt, public, src  # noqa: F401 (fixtures)
+
+
+def test_statfs(mount, src):
+    with mount(src) as m:
+        size = sum(os.stat(p).st_size for p in m.path.rglob("*") if p.is_file())
+        numbers = os.statvfs(m.path)
+        assert numbers.f_frsize == 4096 and numbers.f_bsize == 1 << 20
+        assert numbers.f_blocks == -(-size // 4096)
+        assert (numbers.f_bfree, numbers.f_bavail, numbers.f_ffree) == (0, 0, 0)
+        assert numbers.f_files == 1 + sum(1 for _ in m.path.rglob("*"))
+        assert numbers.f_namemax == 255
+        assert numbers.f_flag & os.ST_RDONLY
+
+
+def listing(directory):
+    """{path: (inode, type)} as readdir gives it, without stat."""
+    found = {}
+    for entry in os.scandir(directory):
+        found[entry.name] = (entry.inode(), entry.is_dir(follow_symlinks=False))
+        if entry.is_dir(follow_symlinks=False):
+            found |= {f"{entry.name}/{k}": v for k, v in listing(entry.path).items()}
+    return found
+
+
+def test_readdir(mount, src):
+    with mount(src) as m:
+        assert set(listing(m.path)) == set(listing(src))
+        for path, (inode, is_directory) in listing(m.path).items():
+            status = os.lstat(m / path)
+            assert status.st_ino == inode
+            assert stat.S_ISDIR(status.st_mode) == is_directory
+        raw = subprocess.run(["ls", "-fi", m.path], capture_output=True, text=True, check=True).stdout.split("\n")
+        assert raw[0].split() == ["1", "."] and raw[1].split()[1] == ".."
+
+
+@pytest.mark.parametrize("n", [0, 1, 3000])
+def test_large_directory(mount, src, n):
+    """More entries than one reply holds, names of every length up to the longest."""
+    folder = src / "assets" / "many"
+    folder.mkdir()
+    names = {f"{i:05d}" + "x" * (i % 251) for i in range(n)}
+    for name in names:
+        (folder / name).write_text(name[:5])
+    with mount(src) as m:
+        for _ in range(2):  # the second from the kernel's cache
+            found = os.listdir(m / "assets/many")
+            assert len(found) == n and set(found) == names
+        # seeking in a listing
+        done = subprocess.run(["find", m.path, "-type", "f"], capture_output=True, text=True, check=True)
+        assert len(done.stdout.splitlines()) == n + 6
+        for name in sorted(names)[:: max(1, n // 10)]:
+            assert (m / "assets/many" / name).read_text() == name[:5]
+
+
+def test_lookups(mount, src):
+    with mount(src) as m:
+        for _ in range(2):
+            for name in ("absent", "config.jso", "config.json2", "assets/absent", "x" * 255, "é"):
+                with pytest.raises(FileNotFoundError):
+                    os.stat(m / name)
+        with pytest.raises(NotADirectoryError):
+            os.stat(m.path / "config.json" / "x")
+        with pytest.raises(OSError) as failure:
+            os.stat(m / ("x" * 256))
+        assert failure.value.errno == errno.ENAMETOOLONG
+        assert os.stat(m.path / "assets" / ".." / "config.json").st_ino == os.stat(m / "config.json").st_ino
+
+
+def test_inodes_are_stable(mount, src):
+    """Over mounts, and over caches that are dropped."""
+    with mount(src) as m:
+        first = listing(m.path)
+        fd = os.open(m / "config.json", os.O_RDONLY)
+        Path("/proc/sys/vm/drop_caches").write_text("2")
+        assert listing(m.path) == first
+        assert os.fstat(fd).st_ino == first["config.json"][0]
+        os.close(fd)
+        assert os.stat(m.path).st_ino == 1
+    with mount(src) as m:
+        assert listing(m.path) == first
+
+
+def test_file_handles_outlive_the_kernels_caches(mount, src):
+    """name_to_handle_at and open_by_handle_at, as an NFS server does it."""
+
+    class Handle(ctypes.Structure):
+        _fields_ = [("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("handle", ctypes.c_char * 128)]
+
+    with mount(src) as m:
+        handle, mount_id = Handle(bytes=128), ctypes.c_int()
+        path = os.fsencode(m / "assets/deep/note.txt")
+        assert LIBC.name_to_handle_at(-100, path, ctypes.byref(handle), ctypes.byref(mount_id), 0) == 0
+        root = os.open(m.path, os.O_RDONLY | os.O_DIRECTORY)
+        for _ in range(2):
+            fd = LIBC.open_by_handle_at(root, ctypes.byref(handle), os.O_RDONLY)
+            assert fd >= 0, os.strerror(ctypes.get_errno())
+            assert os.read(fd, 100) == b"hello"
+            os.close(fd)
+            Path("/proc/sys/vm/drop_caches").write_text("2")
+        os.close(root)
+
+
+def test_attributes(mount, src):
+    (src / "config.json").chmod(0o755)
+    (src / "tokenizer.json").chmod(0o640)
+    (src / "model-00001-of-00002.safetensors").chmod(0o644)
+    (src / "model-00002-of-00002.safetensors").chmod(0o600)
+    (src / "assets").chmod(0o750)
+    os.chown(src / "tokenizer.json", 12, 34)
+    os.utime(src / "config.json", ns=(1, 1_000_000_007))
+    os.utime(src / "model-00001-of-00002.safetensors", ns=(1, 1_700_000_000_000_000_001))
+    os.utime(src / "model-00002-of-00002.safetensors", ns=(1, 1_600_000_000_000_000_000))
+    os.utime(src / "model.safetensors.index.json", ns=(1, 1_900_000_000_000_000_000))
+    newest = 1_700_000_000_000_000_001
+    expected = {
+        "config.json": (0o100444, 0, 0, 1_000_000_007),
+        "tokenizer.json": (0o100440, 12, 34, os.stat(src / "tokenizer.json").st_mtime_ns),
+        "model-00001-of-00002.safetensors": (0o100400, 0, 0, newest),
+        "model-00002-of-00002.safetensors": (0o100400, 0, 0, newest),
+        "model.safetensors.index.json": (0o100400, 0, 0, newest),
+        "assets": (0o040550, 0, 0, os.stat(src / "assets").st_mtime_ns),
+    }
+    with mount(src) as m:
+        for name, want in expected.items():
+            s = os.stat(m / name)
+            assert (s.st_mode, s.st_uid, s.st_gid, s.st_mtime_ns) == want, name
+            assert s.st_blksize == 1 << 20
+            assert s.st_blocks == -(-s.st_size // 512)
+            assert s.st_nlink == (3 if name == "assets" else 1)
+        for name in ("config.json", "tokenizer.json"):
+            assert os.stat(m / name).st_size == os.stat(src / name).st_size
+
+
+def test_permissions_hold_for_others(mount, src, public):
+    (src / "tokenizer.json").chmod(0o600)
+    path = public / "mnt"
+    path.mkdir()
+    with mount(src, "-o", "allow_other", at=path):
+        assert as_nobody("cat", path / "assets/deep/note.txt").stdout == "hello"
+        done = as_nobody("cat", path / "tokenizer.json")
+        assert done.returncode == 1 and "Permission denied" in done.stderr
+    path.rmdir()
+
+
+def test_read_only(mount, src):
+    with mount(src) as m:
+        for attempt in (
+            lambda: open(m / "config.json", "r+b"),
+            lambda: open(m / "new", "wb"),
+            lambda: os.truncate(m / "config.json", 0),
+            lambda: os.unlink(m / "config.json"),
+            lambda: os.mkdir(m / "new"),
+            lambda: os.rename(m / "config.json", m / "new"),
+            lambda: os.chmod(m / "config.json", 0o777),
+            lambda: os.utime(m / "config.json"),
+            lambda: os.symlink("x", m / "new"),
+        ):
+            with pytest.raises(OSError) as failure:
+                attempt()
+            assert failure.value.errno == errno.EROFS
+        with pytest.raises(OSError) as failure:
+            os.getxattr(m / "config.json", "user.x")
+        assert failure.value.errno == errno.EOPNOTSUPP
+
+
+def test_reading_past_the_end(mount, src):
+    with mount(src) as m:
+        for name in ("tokenizer.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json"):
+            size = os.stat(m / name).st_size
+            fd = os.open(m / name, os.O_RDONLY)
+            direct = os.open(m / name, os.O_RDONLY | os.O_DIRECT)
+            whole = os.pread(fd, size + 1, 0)
+            assert len(whole) == size
+            for f in (fd, direct):
+                buffer = mmap.mmap(-1, 1 << 16)
+                for offset in (size - 1, size, size + 1, size + (1 << 40)):
+                    n = os.preadv(f, [buffer], offset)
+                    assert buffer[:n] == whole[offset:]
+                os.close(f)
+
+
+def test_directories_cannot_be_read(mount, src):
+    with mount(src) as m:
+        fd = os.open(m / "assets", os.O_RDONLY)
+        with pytest.raises(IsADirectoryError):
+            os.read(fd, 1)
+        os.close(fd)
+
+
+def test_two_mounts_of_one_source(mount, src):
+    with mount(src) as one, mount(src, "--to", "in-out") as two:
+        assert one.pid != two.pid
+        name = "model-00001-of-00002.safetensors"
+        assert (one / name).read_bytes() != (two / name).read_bytes()
+        assert (one / "tokenizer.json").read_bytes() == (two / "tokenizer.json").read_bytes()
+        one.kill(signal.SIGTERM)
+        assert (two / "config.json").read_bytes() == (src / "config.json").read_bytes()
+
+
+def test_a_mount_of_a_mount(mount, src):
+    with mount(src) as one, mount(one.path, "--to", "per-expert") as two:
+        assert (two / "assets/deep/note.txt").read_text() == "hello"
+
+
+def test_more_readers_than_threads(mount, src):
+    want = (src / "tokenizer.json").read_bytes()
+    with mount(src, env={"MOEFS_FAULT": "delay:ms=50"}) as m:
+        wrong = []
+
+        def read():
+            fd = os.open(m / "tokenizer.json", os.O_RDONLY | os.O_DIRECT)
+            buffer = mmap.mmap(-1, 1 << 20)
+            for offset in range(0, len(want), 1 << 20):
+                n = os.preadv(fd, [buffer], offset)
+                if buffer[:n] != want[offset : offset + (1 << 20)]:
+                    wrong.append(offset)
+            os.close(fd)
+
+        readers = [threading.Thread(target=read) for _ in range(80)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(60)
+        assert wrong == []
+        # the workers, the main thread, the one for signals; a sanitizer has one of its own
+        assert m.status("Threads") <= 3 + max(32, 2 * os.cpu_count())
+
+
+def test_few_descriptors(run_moefs, src, mnt):
+    """The soft limit is raised; where the hard one is too low, the message says so."""
+    for i in range(60):
+        (src / "assets" / f"f{i}").write_text("x")
+
+    def limit(soft, hard):
+        return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    with daemon(run_moefs, src, mnt, preexec_fn=limit(20, 1000)):
+        assert (mnt / "assets" / "f59").read_text() == "x"
+    assert "the limit is 20" in refused(run_moefs, "mount", src, mnt, preexec_fn=limit(20, 20))
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__]))
