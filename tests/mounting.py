@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import is_mounted, mounts, start_watchdog, stop_watchdog, wait_until
+from conftest import is_mounted, start_watchdog, stop_watchdog, wait_until
 
 EXPERTS, INNER, HIDDEN = 3, 4, 6
 LIBC = ctypes.CDLL(None, use_errno=True)

@@ -4,7 +4,6 @@ The expected listing is written down in the case; contents that pass through are
 """
 
 import ctypes
-import json
 import os
 import resource
 import shutil

@@ -5,11 +5,9 @@ What the bytes are is other tests' business; here a file's contents matter only 
 
 import ctypes
 import errno
-import json
 import mmap
 import os
 import signal
-import stat
 import subprocess
 import threading
 import time

@@ -2,7 +2,6 @@
 
 import ctypes
 import errno
-import json
 import mmap
 import os
 import resource
@@ -14,7 +13,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import mounts
 from mounting import LIBC, as_nobody, daemon, refused
 from mounting import mnt, public, src  # noqa: F401 (fixtures)
 

@@ -1,6 +1,5 @@
 """Which files of a directory are the weights, and what their index and headers must say: cases as in test_directory.py."""
 
-import json
 import os
 import shutil
 import struct
