@@ -390,6 +390,19 @@ static int compare_pieces(const void *left, const void *right)
     return 0;
 }
 
+/* Whether elements of different steps lie between each other: the tiles then read what lies there and write
+ * it back (transpose.h), which undoes what another thread writes meanwhile. */
+static bool gather_interleaves(const struct plan *plan, const struct gather *gather)
+{
+    const struct gather_box *boxes = plan->boxes + gather->first_box;
+
+    for (uint32_t i = 0; i < gather->n_boxes; i++)
+        for (uint32_t k = 0; k < boxes[i].n_dims; k++)
+            if (boxes[i].dims[k].target == TRANSPOSE_STEP_MAX && boxes[i].dims[k].n > 1)
+                return true;
+    return false;
+}
+
 int gather_compute(const struct plan *plan, const struct gather *gather, uint64_t begin, uint64_t end,
                    uint32_t part, uint32_t n_parts, struct source *source, void *buffer)
 {
@@ -400,6 +413,11 @@ int gather_compute(const struct plan *plan, const struct gather *gather, uint64_
     assert(begin < end && end <= gather->length && part < n_parts);
     assert((begin == 0 && end == gather->length) ||
            (row > 0 && begin % row == 0 && (end % row == 0 || end == gather->length)));
+    if (n_parts > 1 && gather_interleaves(plan, gather)) {
+        if (part > 0)
+            return 0;
+        n_parts = 1;
+    }
     struct piece *pieces = malloc(gather->n_boxes * sizeof *pieces);
     struct job job = {source, buffer, scratch_get(), gather->element_size, part, n_parts, 0};
     if (!pieces || !job.scratch) {

@@ -14,7 +14,8 @@ uint64_t gather_unit(const struct plan *plan, const struct gather *gather, uint6
 /* Computes bytes [begin, end) of the gather's interval into buffer, where begin is a multiple of
  * gather_unit() and end is begin + unit or the interval's end: of the steps in which this is done (strips of
  * the source), those of part `part` of n_parts, so that n_parts calls compute all of it, in any order or at
- * once. Reads what it needs from the source, through the calling thread's scratch buffer of GATHER_SCRATCH
+ * once. Where elements of one step lie between those of another (gate and up interleaved), part 0 is all of
+ * it. Reads what it needs from the source, through the calling thread's scratch buffer of GATHER_SCRATCH
  * bytes. 0 or an errno. Thread-safe. */
 #define GATHER_SCRATCH ((size_t)1 << 20)
 int gather_compute(const struct plan *plan, const struct gather *gather, uint64_t begin, uint64_t end,

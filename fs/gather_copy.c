@@ -115,7 +115,7 @@ void gather_copy_2d(void *target, const void *source, unsigned element_size, uin
         for (uint64_t o = 0; o < n_outer; o++)
             memcpy(r.target + o * target_outer * element_size, r.source + o * source_outer * element_size,
                    n_inner * element_size);
-    else if (source_inner > source_outer && n_outer > 1 && (target_inner == 1 || target_inner == 2))
+    else if (source_inner > source_outer && n_outer > 1 && target_inner <= TRANSPOSE_STEP_MAX)
         copy_tiles(&r);
     else
         copy_plain(&r);

@@ -9,12 +9,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define TRANSPOSE_LINE 64 /* bytes: a tile of elements of S bytes has 64 / S rows and columns */
+#define TRANSPOSE_LINE 64    /* bytes: a tile of elements of S bytes has 64 / S rows and columns */
+#define TRANSPOSE_STEP_MAX 2 /* the largest target_step of a tile */
 
 /* Element (row, column) of the source, at row * source_row + column * source_step, goes to
  * column * target_row + row * target_step. All strides are in elements. source_step is any; target_step is 1,
  * or 2: what lies between the elements, and one element behind each target row's last, is then read and
- * written back unchanged. Nothing need be aligned.
+ * written back unchanged, so nobody else may write there meanwhile. Nothing need be aligned.
  * stream: where the target's rows are whole lines, write them past the caches; the caller calls
  * transpose_fence() before another thread may read them. */
 typedef void transpose_tile(void *target, const void *source, uint64_t target_row, uint64_t source_row,

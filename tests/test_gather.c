@@ -3,8 +3,10 @@
 #include "layout/memory.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -18,7 +20,7 @@ struct memory_source {
     struct source source;
     unsigned char *bytes[4];
     size_t size;
-    uint64_t read; /* bytes */
+    _Atomic uint64_t read; /* bytes */
     uint64_t fail_after;
 };
 
@@ -354,6 +356,107 @@ static void test_random(void **state)
     memory_close(&memory);
 }
 
+/* As threads that wait for one block of the cache share the work. */
+struct at_once {
+    const struct plan *plan;
+    struct source *source;
+    unsigned char *target;
+    atomic_uint next_part;
+    uint32_t n_parts;
+    atomic_int error;
+};
+
+static void *compute_parts(void *context)
+{
+    struct at_once *job = context;
+    const struct gather *gather = &job->plan->gathers[0];
+    uint32_t part;
+
+    while ((part = atomic_fetch_add(&job->next_part, 1)) < job->n_parts) {
+        const int e = gather_compute(job->plan, gather, 0, gather->length, part, job->n_parts, job->source,
+                                     job->target);
+        if (e)
+            atomic_store(&job->error, e);
+    }
+    return NULL;
+}
+
+static void check_at_once(const struct plan *plan, struct memory_source *memory, const unsigned char *want,
+                          uint32_t n_parts)
+{
+    enum { THREADS = 8 };
+    const struct gather *gather = &plan->gathers[0];
+    struct at_once job = {
+        .plan = plan, .source = &memory->source, .target = xmalloc(gather->length), .n_parts = n_parts};
+    pthread_t threads[THREADS];
+
+    memset(job.target, 0xee, gather->length);
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, compute_parts, &job), 0);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(job.error, 0);
+    assert_memory_equal(job.target, want, gather->length);
+    free(job.target);
+}
+
+/* Neighbours in the target that different parts write: of rows with gaps, of whole rows, of single elements.
+ */
+static void test_parts_at_once(void **state)
+{
+    enum { N = 1440, BEHIND = N * N, ROUNDS = 10 };
+    static const struct {
+        const char *name;
+        uint32_t n_boxes;
+        struct gather_box boxes[2];
+    } cases[] = {
+        {"merged to in-out-interleaved",
+         2,
+         {{0, 2, 0, 0, {DIM(N, 2 * N, 1), DIM(N, 2, N)}},
+          {0, 2, BEHIND, 1, {DIM(N, 2 * N, 1), DIM(N, 2, N)}}}},
+        {"per-expert to in-out-interleaved",
+         2,
+         {{0, 2, 0, 0, {DIM(N, 2 * N, 1), DIM(N, 2, N)}}, {1, 2, 7, 1, {DIM(N, 2 * N, 1), DIM(N, 2, N)}}}},
+        {"merged to in-out-interleaved, as one box",
+         1,
+         {{0, 3, 0, 0, {DIM(N, 2 * N, 1), DIM(N, 2, N), DIM(2, 1, BEHIND)}}}},
+        {"merged to in-out",
+         2,
+         {{0, 2, 0, 0, {DIM(N, 2 * N, 1), DIM(N, 1, N)}},
+          {0, 2, BEHIND, N, {DIM(N, 2 * N, 1), DIM(N, 1, N)}}}},
+        {"in-out-interleaved to merged",
+         2,
+         {{0, 2, 0, 0, {DIM(N, N, 2), DIM(N, 1, 2 * N)}},
+          {0, 2, 1, BEHIND, {DIM(N, N, 2), DIM(N, 1, 2 * N)}}}},
+        {"in-out to merged",
+         2,
+         {{0, 2, 0, 0, {DIM(N, N, 1), DIM(N, 1, 2 * N)}},
+          {0, 2, N, BEHIND, {DIM(N, N, 1), DIM(N, 1, 2 * N)}}}},
+    };
+    struct memory_source memory;
+
+    (void)state;
+    memory_open(&memory, 2 * BEHIND * 2 + 16);
+    for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
+        struct gather_box boxes[2];
+        struct gather gather = {2 * BEHIND * 2, 0, cases[k].n_boxes, 2};
+        struct plan plan = {.gathers = &gather, .n_gathers = 1, .boxes = boxes, .n_boxes = cases[k].n_boxes};
+        for (uint32_t b = 0; b < cases[k].n_boxes; b++) {
+            boxes[b] = cases[k].boxes[b];
+            boxes[b].source *= 2;
+            boxes[b].target *= 2;
+        }
+        unsigned char *want = xmalloc(gather.length);
+        uint8_t *written = xcalloc(gather.length, 1);
+        place_naively(&plan, &gather, &memory, want, written);
+        for (int round = 0; round < ROUNDS; round++)
+            check_at_once(&plan, &memory, want, 2 + (uint32_t)round);
+        free(want);
+        free(written);
+    }
+    memory_close(&memory);
+}
+
 static void test_failure_is_returned(void **state)
 {
     struct gather_box box = {0, 2, 0, 0, {DIM(1000, 1000, 1), DIM(1000, 1, 1000)}};
@@ -429,8 +532,11 @@ static void test_copy_2d(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_known),   cmocka_unit_test(test_wide),
-        cmocka_unit_test(test_random),  cmocka_unit_test(test_failure_is_returned),
+        cmocka_unit_test(test_known),
+        cmocka_unit_test(test_wide),
+        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_parts_at_once),
+        cmocka_unit_test(test_failure_is_returned),
         cmocka_unit_test(test_copy_2d),
     };
     const struct transpose_level *levels[3];
