@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -15,6 +16,8 @@
 #include <unistd.h>
 
 #define SOCKET 3
+
+#define HELPER_NICE 10
 
 /* One call of posix_fadvise reads no more than the device's read-ahead, which is at least this. */
 #define STEP_MIN ((uint64_t)128 << 10)
@@ -175,6 +178,10 @@ void readahead_helper_run(int socket, pid_t parent, const char *mount_point, con
     if (getppid() != parent)
         _exit(0);
     prctl(PR_SET_NAME, "moefs-readahead");
+    /* Where the cores are busy, with readers and the daemon who serves them, those come first. No less than
+     * this: a reader may wait for a page that a thread of the helper has begun. */
+    sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
+    (void)!nice(HELPER_NICE);
     /* a signal to the daemon's whole group is the daemon's to act on: it may serve for long after it */
     signal(SIGINT, SIG_IGN);
     signal(SIGHUP, SIG_IGN);

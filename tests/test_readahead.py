@@ -278,6 +278,9 @@ def test_the_helper_holds_nothing_but_its_socket(mount, src):
         held = {int(fd): os.readlink(f"/proc/{helper}/fd/{fd}") for fd in os.listdir(f"/proc/{helper}/fd")}
         assert sorted(held) == [0, 1, 2, 3] and held[3].startswith("socket:")
         assert [held[fd] for fd in range(3)] == ["/dev/null"] * 3
+        for thread in os.listdir(f"/proc/{helper}/task"):  # behind readers and daemon where the cores are busy
+            assert os.sched_getscheduler(int(thread)) == os.SCHED_BATCH
+            assert os.getpriority(os.PRIO_PROCESS, int(thread)) == min(19, os.getpriority(os.PRIO_PROCESS, m.pid) + 10)
         for _ in read_sequence(largest(m.path), 16 * MIB):
             pass
         assert wait_until(lambda: len(os.listdir(f"/proc/{helper}/fd")) == 4)
