@@ -115,7 +115,8 @@ static void operation_open(fuse_req_t request, fuse_ino_t number, struct fuse_fi
 
     if (!inode)
         return;
-    if ((info->flags & O_ACCMODE) != O_RDONLY) {
+    /* the kernel sends O_TRUNC along with the open, whatever the access mode is */
+    if ((info->flags & O_ACCMODE) != O_RDONLY || (info->flags & O_TRUNC)) {
         fuse_reply_err(request, EROFS);
         return;
     }

@@ -180,6 +180,20 @@ def test_read_only(mount, src):
         assert failure.value.errno == errno.EOPNOTSUPP
 
 
+def test_opening_never_truncates(mount, src):
+    """Whoever has remounted it, and mounts that the caller has made: O_TRUNC comes with an open for reading."""
+    with mount(src) as m:
+        subprocess.run(["mount", "-i", "-o", "remount,rw", m.path], check=True)
+        name = next(m.path.glob("*.safetensors")).name
+        size = (m / name).stat().st_size
+        for flags in (os.O_RDONLY | os.O_TRUNC, os.O_WRONLY | os.O_TRUNC, os.O_RDWR):
+            with pytest.raises(OSError) as failure:
+                os.open(m / name, flags)
+            assert failure.value.errno == errno.EROFS
+        assert (m / name).stat().st_size == size > 0
+        assert len((m / name).read_bytes()) == size
+
+
 def test_reading_past_the_end(mount, src):
     with mount(src) as m:
         for name in ("tokenizer.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json"):
