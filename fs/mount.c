@@ -114,6 +114,9 @@ static int make_fuse_options(struct mount *mount, bool *nonempty, struct error *
         size_t length = (size_t)(end - text);
         if (option_is(text, length, "rw"))
             return error_set(err, "-o rw: a moefs mount is read-only");
+        if (option_is(text, length, "max_read"))
+            return error_set(err, "-o %.*s: moefs answers requests of any size that the kernel makes",
+                             (int)length, text);
         if (option_is(text, length, "subtype"))
             return error_set(err, "-o %.*s: the subtype is moefs, by which `moefs umount` knows its mounts",
                              (int)length, text);

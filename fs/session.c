@@ -197,25 +197,39 @@ static bool session_is_mounted(const struct session *session, const struct mount
     return !session_is_severed(session) || (statvfs(session->mount_point, &answer) < 0 && errno == ENOTCONN);
 }
 
-/* Takes the mount out of the tree, if it is still there and on top. False: it could not be done. */
-static bool session_detach(struct session *session)
+/* Takes the mount out of the tree, if it is still there and on top. False with *err set: it could not be
+ * done. */
+static bool session_detach(struct session *session, struct error *err)
 {
-    struct error err = {0};
     struct mount_entry entry;
     bool done = true;
 
-    if (!session->mount_point || session->detached)
-        return session->detached;
-    int found = mounts_find(session->mount_point, &entry, &err);
-    if (found > 0 && session_is_mounted(session, &entry))
-        done = mounts_unmount(session->mount_point, true, &err) == 0;
-    else
-        done = found == 0 || (found > 0 && session_is_severed(session));
+    if (session->detached)
+        return true;
+    int found = mounts_find(session->mount_point, &entry, err);
+    if (found > 0 && session_is_mounted(session, &entry)) {
+        done = mounts_unmount(session->mount_point, true, err) == 0;
+    } else if (found >= 0) {
+        done = found == 0 || session_is_severed(session);
+        if (!done)
+            error_set(err, "%s: not unmounted: another mount lies over this one", session->mount_point);
+    } else {
+        done = false;
+    }
     mounts_entry_clear(&entry);
-    if (!done)
-        log_line(LOG_LEVEL_ERROR, "%s", err.text ? err.text : "another mount lies over this one");
-    error_free(&err);
     session->detached = done;
+    return done;
+}
+
+/* A signal has asked for it. Where it cannot be done the mount ends all the same. */
+static bool session_unmount(struct session *session)
+{
+    struct error err = {0};
+    const bool done = session->mount_point && session_detach(session, &err);
+
+    if (err.text)
+        log_line(LOG_LEVEL_ERROR, "%s", err.text);
+    error_free(&err);
     return done;
 }
 
@@ -254,7 +268,7 @@ static void *session_watch_signals(void *context)
         return NULL;
     log_line(LOG_LEVEL_INFO, "%s: unmounting", strsignal(number));
     session->signalled = true;
-    if (session_detach(session)) {
+    if (session_unmount(session)) {
         number = sigtimedwait(&set, NULL, &a_moment);
         if (number < 0 && !atomic_load(&session->finished))
             log_line(LOG_LEVEL_INFO,
@@ -298,8 +312,9 @@ int session_serve(struct session *session, void (*ready)(void *context), void *c
     atomic_store(&session->finished, true);
     pthread_kill(session->signal_thread, SIGTERM);
     pthread_join(session->signal_thread, NULL);
-    if (session->mount_point)
-        session_detach(session); /* an aborted connection leaves a dead mount */
+    /* an aborted connection leaves a dead mount */
+    if (session->mount_point && !session_detach(session, err) && !session->refusal)
+        return -1;
     if (session->refusal)
         return error_set(err, "%s", session->refusal);
     if (!atomic_load(&session->was_ready))
@@ -320,7 +335,7 @@ void session_free(struct session *session)
 {
     if (!session)
         return;
-    if (session->detached && session->left) {
+    if (session->mount_point && session->left) {
         abandoned = session->fuse;
     } else if (session->fuse) {
         fuse_session_unmount(session->fuse);

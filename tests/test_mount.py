@@ -244,6 +244,7 @@ def test_mount_point_above_a_snapshot(run_moefs, tmp_path, mnt):
 def test_fuse_options(run_moefs, src, mnt):
     assert "read-only" in refused(run_moefs, "mount", "-o", "rw", src, mnt)
     assert "subtype" in refused(run_moefs, "mount", "-o", "allow_other,subtype=x", src, mnt)
+    assert "-o max_read=65536" in refused(run_moefs, "mount", "-o", "max_read=65536", src, mnt)
     message = refused(run_moefs, "mount", "-o", "no_such_option", src, mnt)
     assert "libfuse refuses the mount options" in message and "no_such_option" in message
     assert not is_mounted(mnt)
@@ -363,6 +364,22 @@ def test_second_signal_leaves_the_next_mount_alone(mount, run_moefs, src):
             m.process.terminate()
             assert m.process.wait(10) == 0
             assert (m / "config.json").read_bytes() == (src / "config.json").read_bytes()
+
+
+def test_a_signal_leaves_the_mount_above_alone(mount, src):
+    """Something else has been mounted over it: the daemon ends, says what it leaves behind, and takes nothing away."""
+    with mount(src) as m:
+        m.may_die = True
+        subprocess.run(["mount", "-t", "tmpfs", "above", m.path], check=True)
+        (m.path / "file").write_text("somebody else's")
+        m.process.terminate()
+        assert m.process.wait(10) == 1
+        assert (m.path / "file").read_text() == "somebody else's"
+        assert "another mount lies over this one" in m.log.read_text()
+        subprocess.run(["umount", m.path], check=True)
+        with pytest.raises(OSError) as failure:
+            os.listdir(m.path)
+        assert failure.value.errno == errno.ENOTCONN
 
 
 def test_signal_finishes_the_reads_in_hand(mount, src):
