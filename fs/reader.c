@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -41,8 +42,8 @@ struct reader {
 struct position {
     const struct planned_file *file;
     const struct planned_tensor *tensor; /* NULL: a verbatim file */
-    uint32_t shard;
-    uint64_t offset, length; /* bytes in the virtual file */
+    uint32_t shard;                      /* PLAN_NO_SHARD: several */
+    uint64_t offset, length;             /* bytes in the virtual file */
 };
 
 static bool may_log_failure(struct reader *reader, uint64_t *suppressed)
@@ -76,12 +77,27 @@ static int log_failure(struct reader *reader, const struct position *at, int e)
         return e;
     if (suppressed > 0)
         log_line(LOG_LEVEL_ERROR, "%" PRIu64 " more failed reads were not logged", suppressed);
-    const char *shard = source_name(reader->source, at->shard);
-    log_line(LOG_LEVEL_ERROR,
-             "%s: bytes %" PRIu64 " to %" PRIu64 "%s%s, from source shard %" PRIu32 " (%s): %s",
-             at->file->name, at->offset, at->offset + at->length, at->tensor ? " of tensor " : "",
-             at->tensor ? at->tensor->info.name : "", at->shard, shard ? shard : "unnamed", strerror(e));
+    const char *name = at->shard == PLAN_NO_SHARD ? NULL : source_name(reader->source, at->shard);
+    char shard[64] = "several source shards";
+    if (at->shard != PLAN_NO_SHARD)
+        snprintf(shard, sizeof shard, "source shard %" PRIu32 " (%s", at->shard, name ? "" : "unnamed");
+    log_line(LOG_LEVEL_ERROR, "%s: bytes %" PRIu64 " to %" PRIu64 "%s%s, from %s%s%s: %s", at->file->name,
+             at->offset, at->offset + at->length, at->tensor ? " of tensor " : "",
+             at->tensor ? at->tensor->info.name : "", shard, name ? name : "",
+             at->shard == PLAN_NO_SHARD ? "" : ")", strerror(e));
     return e;
+}
+
+/* The shard that the extent's bytes come from; PLAN_NO_SHARD: from several. */
+static uint32_t extent_shard(const struct plan *plan, const struct extent *extent)
+{
+    if (extent->gather != PLAN_NO_GATHER) {
+        const struct gather *gather = &plan->gathers[extent->gather];
+        for (uint32_t i = 0; i < gather->n_boxes; i++)
+            if (plan->boxes[gather->first_box + i].shard != plan->boxes[gather->first_box].shard)
+                return PLAN_NO_SHARD;
+    }
+    return extent->shard;
 }
 
 static int fill_unit(void *context, struct block_key key, void *buffer, size_t length, uint32_t part,
@@ -201,12 +217,14 @@ static int read_tensor(struct reader *reader, const struct planned_file *file,
         assert(offset >= extent->begin && offset - extent->begin < extent->length);
         const uint64_t inside = offset - extent->begin;
         const uint64_t n = length < extent->length - inside ? length : extent->length - inside;
-        const struct position at = {file, tensor, extent->shard, tensor->offset + offset, n};
         int e = extent->gather == PLAN_NO_GATHER
                     ? source_pread(reader->source, extent->shard, extent->source + inside, buffer, n)
                     : read_gather(reader, (struct unit){file, tensor, extent, 0}, inside, n, buffer);
-        if (e)
+        if (e) {
+            const struct position at = {file, tensor, extent_shard(reader->plan, extent),
+                                        tensor->offset + offset, n};
             return log_failure(reader, &at, e);
+        }
         buffer += n;
         offset += n;
         length -= n;
@@ -280,7 +298,8 @@ int reader_lend(struct reader *reader, uint32_t number, uint64_t offset, size_t 
         return reader_read(reader, number, offset, length, buffer);
     int e = borrow_unit(reader, unit, length >= AHEAD_REQUEST, &loan->block, &contents);
     if (e) {
-        const struct position at = {file, unit.tensor, unit.extent->shard, offset, length};
+        const struct position at = {file, unit.tensor, extent_shard(reader->plan, unit.extent), offset,
+                                    length};
         return log_failure(reader, &at, e);
     }
     loan->bytes = contents + inside;

@@ -244,6 +244,20 @@ def test_truncated(mount, tmp_path, way, keep):
         spoiled(case, m, shard)
 
 
+def test_log_of_a_tensor_from_several_shards(mount, tmp_path, monkeypatch):
+    """Gate and up lie in different shards and become one matrix: the log blames no shard that is whole."""
+    monkeypatch.setitem(WAYS, "turned", ("per-expert", "in-out", "256M"))
+    case = Case(tmp_path, "turned", how="round-robin")
+    shard = case.shard_of(case.checkpoint.blocks[0], "up")
+    assert shard != case.shard_of(case.checkpoint.blocks[0], "gate")
+    with mount(case.src, *case.options) as m:
+        settle()
+        os.truncate(case.src / shard, 1000)
+        spoiled(case, m, shard)
+        assert all(shard in line for line in log_lines(m, "from source shard"))
+        assert log_lines(m, "gate_up_proj", "from several source shards: Input/output error")
+
+
 def test_grown(mount, tmp_path):
     case = Case(tmp_path)
     shard = case.shard_of(case.checkpoint.blocks[0])
