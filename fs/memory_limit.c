@@ -97,7 +97,8 @@ static void read_mounts(const char *root, struct hierarchy *v1, struct hierarchy
         struct hierarchy *of = strcmp(type, "cgroup2") == 0                                 ? v2
                                : strcmp(type, "cgroup") == 0 && list_has(options, "memory") ? v1
                                                                                             : NULL;
-        if (!of)
+        /* several may be mounted, of which another group's says nothing of ours */
+        if (!of || (of->mount_root && !(of->group && path_below(of->group, mount_root))))
             continue;
         replace(&of->mount_root, mount_root);
         replace(&of->mount_point, mount_point);
