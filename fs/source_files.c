@@ -94,11 +94,12 @@ static void drop_behind(const struct held_file *file, uint64_t offset, uint64_t 
         const uint64_t begin = window * WINDOW > head ? window * WINDOW : head;
         const uint64_t all = (end < size ? end : size) - begin;
         const uint64_t n = length < end - offset ? length : end - offset;
-        const unsigned read = atomic_fetch_add(&file->windows[window], (unsigned)n) + (unsigned)n;
+        unsigned read = atomic_fetch_add(&file->windows[window], (unsigned)n) + (unsigned)n;
         if ((read & ~WINDOW_STAYS) >= all) {
-            atomic_store(&file->windows[window], 0);
+            /* dropped first: who begins the window anew must not take what is cached for another's */
             if (!(read & WINDOW_STAYS))
                 drop_window(file, window);
+            atomic_compare_exchange_strong(&file->windows[window], &read, 0); /* or the last reader does it */
         }
         offset += n;
         length -= n;
