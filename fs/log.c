@@ -1,8 +1,10 @@
 #include "log.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
@@ -11,6 +13,10 @@
 
 /* Longer lines are cut: a line leaves in one write, so that lines of several threads never mix. */
 #define LINE_MAX_BYTES 2048
+
+/* Failed reads that are written in a period. */
+#define FAILURES_MOST 10
+#define FAILURES_SECONDS 10
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static enum { TO_STDERR, TO_DESCRIPTOR, TO_SYSLOG } where = TO_STDERR;
@@ -52,12 +58,11 @@ static size_t write_stamp(char *line, size_t size)
     return n + (size_t)snprintf(line + n, size - n, ".%03ldZ ", now.tv_nsec / 1000000);
 }
 
-void log_line(enum log_level level, const char *format, ...)
+static void log_list(enum log_level level, const char *format, va_list args)
 {
     char line[LINE_MAX_BYTES];
     size_t n = 0;
     int saved_errno = errno;
-    va_list args;
 
     pthread_mutex_lock(&lock);
     if (where == TO_DESCRIPTOR)
@@ -65,9 +70,7 @@ void log_line(enum log_level level, const char *format, ...)
     else if (where == TO_STDERR)
         n = (size_t)snprintf(line, sizeof line, "moefs: ");
     n += (size_t)snprintf(line + n, sizeof line - n, "%s", level_prefix[level]);
-    va_start(args, format);
     int text = vsnprintf(line + n, sizeof line - n, format, args);
-    va_end(args);
     if (text > 0)
         n += (size_t)text;
     if (n > sizeof line - 2)
@@ -85,6 +88,56 @@ void log_line(enum log_level level, const char *format, ...)
     }
     pthread_mutex_unlock(&lock);
     errno = saved_errno;
+}
+
+void log_line(enum log_level level, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    log_list(level, format, args);
+    va_end(args);
+}
+
+/* Whether one more may be written now; *unsaid: how many were not, and are now to be told. */
+static bool failures_pass(uint64_t *unsaid)
+{
+    static pthread_mutex_t failures_lock = PTHREAD_MUTEX_INITIALIZER;
+    static time_t period;
+    static unsigned written;
+    static uint64_t suppressed;
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    *unsaid = 0;
+    pthread_mutex_lock(&failures_lock);
+    if (written == 0 || now.tv_sec - period >= FAILURES_SECONDS) {
+        period = now.tv_sec;
+        written = 0;
+        *unsaid = suppressed;
+        suppressed = 0;
+    }
+    const bool may = written < FAILURES_MOST;
+    if (may)
+        written++;
+    else
+        suppressed++;
+    pthread_mutex_unlock(&failures_lock);
+    return may;
+}
+
+void log_failed_read(const char *format, ...)
+{
+    uint64_t unsaid;
+    va_list args;
+
+    if (!failures_pass(&unsaid))
+        return;
+    if (unsaid > 0)
+        log_line(LOG_LEVEL_ERROR, "%" PRIu64 " more failed reads were not logged", unsaid);
+    va_start(args, format);
+    log_list(LOG_LEVEL_ERROR, format, args);
+    va_end(args);
 }
 
 void log_to_syslog(void)

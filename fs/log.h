@@ -6,6 +6,10 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO };
 
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* A read that failed, as an error. A trainer retries, and has many workers: of such lines at most ten are
+ * written in ten seconds, and how many more there were is said later. */
+void log_failed_read(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 /* Until one of these is called, lines go to stderr as "moefs: ...". */
 void log_to_syslog(void);
 /* Lines go to this descriptor (kept open), each with a UTC time stamp before it. */

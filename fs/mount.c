@@ -174,6 +174,7 @@ static void fit_memory(struct mount *mount)
                   "--cache-size is reduced to %zu bytes, a quarter of this control group's memory limit",
                   options->cache_size);
     }
+    const size_t asked = options->readahead;
     if (options->readahead > limit / READAHEAD_SHARE)
         options->readahead = limit / READAHEAD_SHARE;
     if (options->readahead > 0 && (limit < weights || options->readahead < READAHEAD_MIN)) {
@@ -182,6 +183,10 @@ static void fit_memory(struct mount *mount)
                   "read-ahead is off: this control group's memory limit is %" PRIu64
                   " bytes, and the weight files have %" PRIu64,
                   limit, weights);
+    } else if (options->readahead < asked) {
+        notes_add(&mount->memory_notes, NOTE_WARNING,
+                  "--readahead is reduced to %zu bytes, an eighth of this control group's memory limit",
+                  options->readahead);
     }
 }
 

@@ -147,8 +147,8 @@ static int read_inode(const struct served *served, const struct tree_inode *inod
     *loan = (struct reader_loan){.bytes = buffer, .length = length};
     int error = source_pread(served->source, inode->file, offset, buffer, length);
     if (error)
-        log_line(LOG_LEVEL_ERROR, "%s: reading %zu bytes at %llu: %s", inode->path, length,
-                 (unsigned long long)offset, strerror(error));
+        log_failed_read("%s: reading %zu bytes at %llu: %s", inode->path, length, (unsigned long long)offset,
+                        strerror(error));
     return error;
 }
 

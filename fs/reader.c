@@ -5,12 +5,10 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* So that several units are in the cache at once, whatever its size; and no more is computed for one small
  * read than takes some milliseconds. */
@@ -23,19 +21,11 @@
 #define AHEAD_REQUEST ((uint64_t)64 << 10)
 #define AHEAD_SHARE 4
 
-/* Failures logged at most in one period; the rest is counted. A trainer retries, and has many workers. */
-#define FAILURES_LOGGED 10
-#define FAILURE_PERIOD_SECONDS 10
-
 struct reader {
     const struct plan *plan;
     struct source *source;
     struct block_cache *cache;
     uint64_t unit_limit, ahead_limit;
-    pthread_mutex_t log_lock; /* guards the next three */
-    time_t period;
-    unsigned logged;
-    uint64_t suppressed;
 };
 
 /* Where a read is, for the line that is logged when it fails. */
@@ -46,45 +36,16 @@ struct position {
     uint64_t offset, length;             /* bytes in the virtual file */
 };
 
-static bool may_log_failure(struct reader *reader, uint64_t *suppressed)
+static int log_failure(const struct reader *reader, const struct position *at, int e)
 {
-    struct timespec now;
-    bool may;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    *suppressed = 0;
-    pthread_mutex_lock(&reader->log_lock);
-    if (reader->logged == 0 || now.tv_sec - reader->period >= FAILURE_PERIOD_SECONDS) {
-        reader->period = now.tv_sec;
-        reader->logged = 0;
-        *suppressed = reader->suppressed;
-        reader->suppressed = 0;
-    }
-    may = reader->logged < FAILURES_LOGGED;
-    if (may)
-        reader->logged++;
-    else
-        reader->suppressed++;
-    pthread_mutex_unlock(&reader->log_lock);
-    return may;
-}
-
-static int log_failure(struct reader *reader, const struct position *at, int e)
-{
-    uint64_t suppressed;
-
-    if (!may_log_failure(reader, &suppressed))
-        return e;
-    if (suppressed > 0)
-        log_line(LOG_LEVEL_ERROR, "%" PRIu64 " more failed reads were not logged", suppressed);
     const char *name = at->shard == PLAN_NO_SHARD ? NULL : source_name(reader->source, at->shard);
     char shard[64] = "several source shards";
     if (at->shard != PLAN_NO_SHARD)
         snprintf(shard, sizeof shard, "source shard %" PRIu32 " (%s", at->shard, name ? "" : "unnamed");
-    log_line(LOG_LEVEL_ERROR, "%s: bytes %" PRIu64 " to %" PRIu64 "%s%s, from %s%s%s: %s", at->file->name,
-             at->offset, at->offset + at->length, at->tensor ? " of tensor " : "",
-             at->tensor ? at->tensor->info.name : "", shard, name ? name : "",
-             at->shard == PLAN_NO_SHARD ? "" : ")", strerror(e));
+    log_failed_read("%s: bytes %" PRIu64 " to %" PRIu64 "%s%s, from %s%s%s: %s", at->file->name, at->offset,
+                    at->offset + at->length, at->tensor ? " of tensor " : "",
+                    at->tensor ? at->tensor->info.name : "", shard, name ? name : "",
+                    at->shard == PLAN_NO_SHARD ? "" : ")", strerror(e));
     return e;
 }
 
@@ -327,7 +288,6 @@ struct reader *reader_new(const struct plan *plan, struct source *source, size_t
         free(reader);
         return NULL;
     }
-    pthread_mutex_init(&reader->log_lock, NULL);
     return reader;
 }
 
@@ -336,7 +296,6 @@ void reader_free(struct reader *reader)
     if (!reader)
         return;
     block_cache_free(reader->cache);
-    pthread_mutex_destroy(&reader->log_lock);
     free(reader);
 }
 

@@ -317,6 +317,8 @@ int session_serve(struct session *session, void (*ready)(void *context), void *c
         return -1;
     if (session->refusal)
         return error_set(err, "%s", session->refusal);
+    if (result < 0 && result != -ECONNABORTED && !atomic_load(&session->was_ready))
+        return error_set(err, "serving the mount: %s", strerror(-result));
     if (!atomic_load(&session->was_ready))
         return fail(err, session->signalled ? "ended by a signal before the mount was ready"
                                             : "the kernel ended the mount before it was ready");

@@ -126,7 +126,7 @@ static int read_exact(const struct held_file *file, uint64_t offset, void *buffe
     return 0;
 }
 
-static void log_failed_read(struct held_file *file, uint64_t offset, uint64_t length, int e)
+static void log_failure_once(struct held_file *file, uint64_t offset, uint64_t length, int e)
 {
     if (!atomic_exchange(&file->logged_error, true))
         log_line(LOG_LEVEL_ERROR, "%s: reading bytes %llu to %llu of %lld: %s", file->opened.path,
@@ -173,7 +173,7 @@ static int accept_status(struct held_file *file, const struct stat *now)
         bool same = false;
         int e = compare_head(file, &same);
         if (e) {
-            log_failed_read(file, 0, file->opened.head_length, e);
+            log_failure_once(file, 0, file->opened.head_length, e);
             return e;
         }
         if (!same) {
@@ -236,7 +236,7 @@ static int files_pread_runs(struct source *source, uint32_t number, uint64_t off
         e = read_exact(file, offset, (unsigned char *)buffer + i * length, length);
     int changed = check_unchanged(file);
     if (e && !changed)
-        log_failed_read(file, offset - stride, length, e);
+        log_failure_once(file, offset - stride, length, e);
     return e ? e : changed;
 }
 

@@ -309,9 +309,11 @@ static void warn_misread(struct planning *p, const struct group *was, const stru
                   "%s: as %s its experts will not be recognised: reading it back needs --from %s", was->block,
                   made, made);
     else if (strcmp(seen->bound->layout->name, made) != 0)
-        notes_add(&p->plan->notes, NOTE_WARNING,
-                  "%s: as %s it will be taken for %s by whoever reads it back: that needs --from %s",
-                  was->block, made, seen->bound->layout->name, made);
+        notes_add(
+            &p->plan->notes, NOTE_WARNING,
+            "%s: as %s it will be taken for %s, without an error, by whoever loads that; reading it back "
+            "needs --from %s",
+            was->block, made, seen->bound->layout->name, made);
     else
         notes_add(&p->plan->notes, NOTE_WARNING,
                   "%s: model_type %s is not known, so reading this copy back needs --from %s", was->block,

@@ -107,6 +107,20 @@ def test_error_goes_away(mount, tmp_path, way):
         assert_all_right(m, case)
 
 
+def test_failed_reads_do_not_flood_the_log(mount, tmp_path):
+    """Neither of weights nor of files that pass through: ten lines in ten seconds, of both together."""
+    case, trigger = Case(tmp_path), tmp_path / "broken"
+    with mount(case.src, *case.options, env={"MOEFS_FAULT": f"error:trigger={trigger}"}) as m:
+        trigger.touch()
+        for _ in range(40):
+            for name in ("config.json", case.weights[0]):
+                fd = os.open(m / name, os.O_RDONLY | os.O_DIRECT)
+                assert read_piece(fd, os.fstat(fd).st_size // 2) == -errno.EIO
+                os.close(fd)
+        assert 1 <= len(log_lines(m, "config.json: reading")) <= 30
+        assert 10 <= len(log_lines(m, "Input/output error")) <= 30, "of 80"
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("rule", ["error:nth=1", "error:nth=7", "error:every=2", "error:every=5"])
 def test_error_now_and_then(mount, tmp_path, way, rule):

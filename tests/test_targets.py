@@ -28,7 +28,7 @@ def test_way_back_needs_from(run_moefs, mount, tmp_path, model_type, source, to,
     """The bytes are numpy's; it is said what the copy will be taken for; --from then gives the source again."""
     m = model(model_type, bias="BF16")
     src = m.write(tmp_path / "src", source)
-    warning = f"warning: {BLOCKS[0]}: as {to} it will be taken for {seen} by whoever reads it back: that needs --from {to}"
+    warning = f"warning: {BLOCKS[0]}: as {to} it will be taken for {seen}, without an error, by whoever loads that; reading it back needs --from {to}"
     with mount(src, "--to", to) as there:
         assert raw.read_directory(there.path) == m.tensors(to)
         assert warning in there.log.read_text()
