@@ -26,6 +26,11 @@ def cached_share(path):
     return found[0] * PAGE / max(size, PAGE) if answer == 0 else None
 
 
+def largest(directory):
+    """Its largest weight file."""
+    return max(Path(directory).glob("*.safetensors"), key=os.path.getsize)
+
+
 def drop(paths):
     for path in paths:
         fd = os.open(path, os.O_RDONLY)

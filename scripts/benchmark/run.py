@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from statistics import median
 
+import limited
 import machine
+import mapped
 import report
-from limited import read_passes
 from operations import OPERATIONS, WHOLE_FILE, measure_in_child
 from machine import Clock, Server, available_memory, cached_share, drop, process_cpu, process_read, process_status, warm
 
@@ -37,7 +38,9 @@ SCALES = {
     "207,360 expert tensors": ["--layers", "180", "--experts", "384", "--shards", "61", "qwen3_moe"],
 }
 NEED_TORCH = ("mmap-1", "mmap-4", "pread", "fastsafetensors")
-PARTS = ("read", "copy", "memory", "load", "mount")
+PARTS = ("read", "mapped", "copy", "memory", "container", "load", "mount")
+LIMITED = {"memory": limited.measure_passes, "container": limited.measure_daemon}
+MEASURES = {"mapped": mapped.measure, **LIMITED}
 
 
 def parse_arguments():
@@ -103,6 +106,12 @@ class Bench:
         os.sync()
         return target
 
+    def model(self, name):
+        """The sample's directory and --to, or None with the reason printed."""
+        arguments, to = MODELS[name]
+        source = self.sample(arguments, self.arguments.layers)
+        return source and (source, to)
+
     def leave_out(self, what):
         self.left_out.append(what)
         print(f"\nleft out: {what}", flush=True)
@@ -139,11 +148,11 @@ class Bench:
         if state == "cold" and (share := max(cached_share(path) or 0 for path in files)) > 0.02:
             self.leave_out(f"{system}, {operation}: {share:.0%} of the source stayed in the page cache")
         if system == "raw file":
-            return self.rate(operation, max(files, key=os.path.getsize), f"raw-{state}", seed, None)
+            return self.rate(operation, machine.largest(source), f"raw-{state}", seed, None)
         server = self.serve_nullfs(like) if system == "nullfs" else self.serve_moefs(system, source, to)
         with server as mount:
             self.read_ahead[system] = machine.read_ahead(mount.path)
-            path = max(mount.path.glob("*.safetensors"), key=os.path.getsize)
+            path = machine.largest(mount.path)
             return self.rate(operation, path, state, seed, mount.pid)
 
     def rate(self, operation, path, state, seed, pid):
@@ -169,11 +178,7 @@ class Bench:
         run["cpu"] = cpu / (size / GB)
         return run
 
-    def read_part(self, model):
-        arguments, to = MODELS[model]
-        source = self.sample(arguments, self.arguments.layers)
-        if not source:
-            return
+    def read_part(self, model, source, to):
         like = self.make_likeness(source, to)
         variants = list(self.variants)
         if to == "original" and self.can_pass_through(source):
@@ -230,11 +235,7 @@ class Bench:
             raise RuntimeError(f"programs.py {shlex.join(map(str, arguments))}: {done.stderr[-2000:]}")
         return json.loads(done.stdout.splitlines()[-1])
 
-    def copy_part(self, model):
-        arguments, to = MODELS[model]
-        source = self.sample(arguments, self.arguments.layers)
-        if not source:
-            return
+    def copy_part(self, model, source, to):
         files = sorted(source.glob("*.safetensors"))
         size = sum(path.stat().st_size for path in files)
         places = {"disk": self.work / "copy"}
@@ -285,34 +286,6 @@ class Bench:
         ]
         report.print_plain_table(
             f"{model}: {size / GB:.1f} GB to {place}", ["", "s", "GB/s", "time / mount's", "peak RSS of the converter, MB"], rows)
-
-    # With memory for one copy
-
-    def memory_part(self, model):
-        arguments, to = MODELS[model]
-        source = self.sample(arguments, self.arguments.layers)
-        if not source:
-            return
-        files = sorted(source.glob("*.safetensors"))
-        size = sum(path.stat().st_size for path in files)
-        runs = {"keep": [], "drop": []}
-        for i in range(self.arguments.repeat):
-            for mode in list(runs)[:: 1 if i % 2 == 0 else -1]:
-                def serve(preexec):
-                    return self.serve_moefs("moefs", source, to, ("--source-cache", mode), preexec)
-
-                try:
-                    runs[mode].append(read_passes(serve, files, size, 3))
-                except OSError as error:
-                    self.leave_out(f"{model} with a memory limit: {error}")
-                    return
-        self.measured["memory"][model] = runs
-        rows = []
-        for mode, found in runs.items():
-            cells = [f"{median(run[i]['rate'] for run in found):.2f} ({median(run[i]['from disk'] for run in found):.2f})" for i in range(3)]
-            rows.append([f"--source-cache {mode}", *cells])
-        report.print_plain_table(
-            f"{model}: {size / GB:.1f} GB read three times with memory for 1.1 of it", ["GB/s (from disk, per byte)", "first", "second", "third"], rows)
 
     # Loading into transformers
 
@@ -367,18 +340,23 @@ class Bench:
 
     # All of it
 
+    def measure_model(self, model):
+        for part in self.arguments.parts:
+            if part in ("load", "mount") or (part in LIMITED and model not in ("merge", "transpose")):
+                continue
+            if not (made := self.model(model)):
+                return
+            if part in MEASURES:
+                self.measured[part][model] = MEASURES[part](self, model, *made)
+            else:
+                (self.read_part if part == "read" else self.copy_part)(model, *made)
+
     def run(self):
-        parts = self.arguments.parts
         for model in self.arguments.models:
-            if "read" in parts:
-                self.read_part(model)
-            if "copy" in parts:
-                self.copy_part(model)
-            if "memory" in parts and model in ("merge", "transpose"):
-                self.memory_part(model)
-        if "load" in parts:
+            self.measure_model(model)
+        if "load" in self.arguments.parts:
             self.load_part()
-        if "mount" in parts:
+        if "mount" in self.arguments.parts:
             self.mount_part()
 
     def charts(self):
@@ -414,8 +392,8 @@ def main():
         torch.set_num_threads(1)  # imported once for all children; no pool of threads may exist before a fork
     except ImportError:
         arguments.operations = [name for name in arguments.operations if name not in NEED_TORCH]
-        arguments.parts = [part for part in arguments.parts if part != "load"]
-        print("without torch: no safetensors, no conversion in torch, no from_pretrained")
+        arguments.parts = [part for part in arguments.parts if part not in ("load", "mapped", "container")]
+        print("without torch: no safetensors, no mapped loaders, no conversion in torch, no from_pretrained")
     work = Path(tempfile.mkdtemp(prefix="moefs-bench-", dir=arguments.dir))
     clock = Clock()
     try:
