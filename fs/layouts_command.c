@@ -79,8 +79,10 @@ int command_layouts(int argc, char **argv, struct error *err)
     if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         printf("usage: moefs layouts [--check FILE]\n\nPrints the layouts and the architectures that are "
                "known.\n\n"
-               "options:\n  --check FILE   say whether FILE is a layout that --to takes, and how it was "
-               "understood\n");
+               "options:\n"
+               "      --check FILE         say whether FILE is a layout that --to takes, and how it was "
+               "understood\n"
+               "  -h, --help               print this\n");
         return EXIT_OK;
     }
     if (argc == 3 && strcmp(argv[1], "--check") == 0)

@@ -10,10 +10,10 @@ static const char help[] =
     "usage: moefs sample [options] ARCH DIR\n"
     "       moefs sample [options] --like CHECKPOINT DIR\n"
     "\n"
-    "Writes a checkpoint of the architecture (`moefs layouts` lists them) into DIR, which must be absent or\n"
-    "empty: config.json and BF16 weights with random-looking contents, for trying moefs and for tests. The "
-    "same\n"
-    "options give the same bytes everywhere, and the same weights in every layout.\n"
+    "Writes a checkpoint of the architecture (qwen3_moe, qwen3_vl_moe, qwen3_5_moe or gpt_oss) into DIR,\n"
+    "which must be absent or empty: config.json and BF16 weights with random-looking contents, for trying\n"
+    "moefs and for tests. The same options give the same bytes everywhere, and the same weights in every\n"
+    "layout.\n"
     "\n"
     "options:\n"
     "      --layers N           number of layers; default 2\n"
@@ -25,7 +25,7 @@ static const char help[] =
     "      --seed N             other contents; default 0\n"
     "      --like CHECKPOINT    sizes and sharding of qwen3-30b-a3b, of qwen3-vl-30b-a3b (its language\n"
     "                           model) or of gpt-oss-20b (in BF16); the options above change them\n"
-    "      --sparse             real headers, all weights zero: takes no disk space\n"
+    "      --sparse             real headers, all weights zero: 61 GB take a few megabytes\n"
     "  -h, --help               print this\n";
 
 enum option_code {

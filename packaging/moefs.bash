@@ -14,7 +14,7 @@ _moefs() {
         words=$layouts
         ;;
     --fp8) words=keep ;;
-    --layout) words=${layouts#v5 } ;;
+    --layout) words=$layouts ;;
     --like) words='qwen3-30b-a3b qwen3-vl-30b-a3b gpt-oss-20b' ;;
     --source-cache) words='keep drop' ;;
     --order) words='after before-down' ;;
@@ -32,10 +32,10 @@ _moefs() {
         *,umount) words='--lazy --help' ;;
         *,layouts) words='--check --help' ;;
         *,plan) words='--to --from --fp8 --max-shard-size --explain --follow-symlinks --exclude --json --help' ;;
-        *,verify) words='--to --from --layers --tokens --seed --order --source --write-digests --check-digests --write-outputs --json --follow-symlinks --exclude --help' ;;
+        *,verify) words='--to --from --fp8 --max-shard-size --layers --tokens --seed --order --source --write-digests --check-digests --write-outputs --json --follow-symlinks --exclude --help' ;;
         *,sample)
             words='--layers --experts --hidden --intermediate --layout --shards --seed --like --sparse --help'
-            ((COMP_CWORD == 2)) && words+=' qwen3_moe qwen3_vl_moe qwen3_5_moe'
+            ((COMP_CWORD == 2)) && words+=' qwen3_moe qwen3_vl_moe qwen3_5_moe gpt_oss'
             ;;
         *) words=--help ;;
         esac
