@@ -1,4 +1,6 @@
 #include "gather.h"
+
+#include "layout/min_max.h"
 #include "transpose.h"
 
 #include <assert.h>
@@ -66,16 +68,6 @@ static unsigned char *scratch_get(void)
         }
     }
     return scratch;
-}
-
-static uint64_t min_u64(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-static uint64_t max_u64(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
 }
 
 /* Elements from the first to the last that the dimensions reach in the target, both included. */

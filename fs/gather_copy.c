@@ -1,4 +1,6 @@
 #include "gather.h"
+
+#include "layout/min_max.h"
 #include "transpose.h"
 
 #include <assert.h>
@@ -72,11 +74,6 @@ static struct rectangle part(const struct rectangle *r, uint64_t o, uint64_t n_o
     p.n_outer = n_outer;
     p.n_inner = n_inner;
     return p;
-}
-
-static uint64_t min_u64(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
 }
 
 /* The two sides disagree about which dimension is the inner one. */

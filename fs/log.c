@@ -21,6 +21,11 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static enum { TO_STDERR, TO_DESCRIPTOR, TO_SYSLOG } where = TO_STDERR;
 static int descriptor = STDERR_FILENO;
+static struct failures {
+    time_t period;
+    unsigned written;
+    uint64_t suppressed;
+} failures; /* none are told of an earlier log */
 
 static const int syslog_priority[] = {
     [LOG_LEVEL_ERROR] = LOG_ERR,
@@ -102,27 +107,21 @@ void log_line(enum log_level level, const char *format, ...)
 /* Whether one more may be written now; *unsaid: how many were not, and are now to be told. */
 static bool failures_pass(uint64_t *unsaid)
 {
-    static pthread_mutex_t failures_lock = PTHREAD_MUTEX_INITIALIZER;
-    static time_t period;
-    static unsigned written;
-    static uint64_t suppressed;
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     *unsaid = 0;
-    pthread_mutex_lock(&failures_lock);
-    if (written == 0 || now.tv_sec - period >= FAILURES_SECONDS) {
-        period = now.tv_sec;
-        written = 0;
-        *unsaid = suppressed;
-        suppressed = 0;
+    pthread_mutex_lock(&lock);
+    if (failures.written == 0 || now.tv_sec - failures.period >= FAILURES_SECONDS) {
+        *unsaid = failures.suppressed;
+        failures = (struct failures){.period = now.tv_sec};
     }
-    const bool may = written < FAILURES_MOST;
+    const bool may = failures.written < FAILURES_MOST;
     if (may)
-        written++;
+        failures.written++;
     else
-        suppressed++;
-    pthread_mutex_unlock(&failures_lock);
+        failures.suppressed++;
+    pthread_mutex_unlock(&lock);
     return may;
 }
 
@@ -145,6 +144,7 @@ void log_to_syslog(void)
     pthread_mutex_lock(&lock);
     openlog("moefs", LOG_PID, LOG_DAEMON);
     where = TO_SYSLOG;
+    failures = (struct failures){0};
     pthread_mutex_unlock(&lock);
 }
 
@@ -153,5 +153,6 @@ void log_to_descriptor(int fd)
     pthread_mutex_lock(&lock);
     descriptor = fd;
     where = TO_DESCRIPTOR;
+    failures = (struct failures){0};
     pthread_mutex_unlock(&lock);
 }

@@ -18,12 +18,6 @@ struct hierarchy {
     char *mount_root;  /* which group that part begins with */
 };
 
-static void cleanup_close_stream(FILE **stream)
-{
-    if (*stream)
-        fclose(*stream);
-}
-
 static FILE *open_below(const char *root, const char *path)
 {
     cleanup_free char *whole = xasprintf("%s%s", root, path);
@@ -61,7 +55,7 @@ static void replace(char **text, const char *by)
 /* /proc/self/cgroup: "4:memory:/group" of version 1, "0::/group" of version 2. */
 static void read_groups(const char *root, struct hierarchy *v1, struct hierarchy *v2)
 {
-    __attribute__((cleanup(cleanup_close_stream))) FILE *stream = open_below(root, "/proc/self/cgroup");
+    cleanup_close FILE *stream = open_below(root, "/proc/self/cgroup");
     cleanup_free char *line = NULL;
     size_t capacity = 0;
 
@@ -83,7 +77,7 @@ static void read_groups(const char *root, struct hierarchy *v1, struct hierarchy
  * and the options of the file system. Names of groups with spaces are not looked for. */
 static void read_mounts(const char *root, struct hierarchy *v1, struct hierarchy *v2)
 {
-    __attribute__((cleanup(cleanup_close_stream))) FILE *stream = open_below(root, "/proc/self/mountinfo");
+    cleanup_close FILE *stream = open_below(root, "/proc/self/mountinfo");
     cleanup_free char *line = NULL;
     size_t capacity = 0;
 
@@ -109,7 +103,7 @@ static void read_mounts(const char *root, struct hierarchy *v1, struct hierarchy
 static uint64_t read_limit(const char *root, const char *directory, const char *file)
 {
     cleanup_free char *path = xasprintf("%s/%s", directory, file);
-    __attribute__((cleanup(cleanup_close_stream))) FILE *stream = open_below(root, path);
+    cleanup_close FILE *stream = open_below(root, path);
     unsigned long long limit;
 
     if (!stream || fscanf(stream, "%llu", &limit) != 1 || limit >= NO_LIMIT_FROM)

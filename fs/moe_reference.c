@@ -1,17 +1,14 @@
 #include "moe_reference.h"
 
+#include "layout/min_max.h"
+
 /* Rows that are made floats at once: where a layout has rows side by side, a column's piece is a cache line.
  */
 #define BAND 32
 
-static uint64_t larger(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
 size_t moe_pass_size(uint64_t inner, uint64_t hidden, size_t n)
 {
-    return (size_t)(2 * n * (inner + hidden) + (BAND + 1) * larger(inner, hidden));
+    return (size_t)(2 * n * (inner + hidden) + (BAND + 1) * max_u64(inner, hidden));
 }
 
 void moe_pass_begin(struct moe_pass *pass, float *memory)

@@ -18,12 +18,6 @@
 #define BUSY_ATTEMPTS 20
 #define BUSY_PAUSE_NANOSECONDS 25000000
 
-static void cleanup_close_stream(FILE **stream)
-{
-    if (*stream)
-        fclose(*stream);
-}
-
 static char *resolve(const char *path, struct error *err)
 {
     char *resolved = realpath(path, NULL);
@@ -106,7 +100,7 @@ static bool line_parse(char *line, const char **point, struct mount_entry *found
 int mounts_find(const char *path, struct mount_entry *entry, struct error *err)
 {
     const char *table = "/proc/self/mountinfo";
-    __attribute__((cleanup(cleanup_close_stream))) FILE *stream = fopen(table, "re");
+    cleanup_close FILE *stream = fopen(table, "re");
     cleanup_free char *line = NULL;
     size_t capacity = 0;
     int result = 0;

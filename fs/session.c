@@ -2,6 +2,7 @@
 
 #include "layout/memory.h"
 #include "log.h"
+#include "mount_point.h"
 #include "mounts.h"
 #include "operations.h"
 #include "passthrough.h"
@@ -162,7 +163,7 @@ int session_mount(struct session *session, const char *mount_point, struct error
         cleanup_free char *what = xasprintf("%s: cannot be mounted", mount_point);
         return fail(err, what);
     }
-    if (strncmp(mount_point, "/dev/fd/", strlen("/dev/fd/")) == 0)
+    if (mount_point_is_descriptor(mount_point))
         return 0;
     session->mount_point = xstrdup(mount_point);
     int found = mounts_find(mount_point, &entry, err);

@@ -1,5 +1,7 @@
 #include "streams.h"
 
+#include "layout/min_max.h"
+
 #include <stdbool.h>
 #include <string.h>
 
@@ -16,16 +18,6 @@
 /* A stream is being read if one of so many requests to the file was its own. */
 #define RECENT 256
 
-static uint64_t smaller(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-static uint64_t larger(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
 static uint64_t round_up(uint64_t value, uint64_t to)
 {
     return (value + to - 1) / to * to;
@@ -33,7 +25,7 @@ static uint64_t round_up(uint64_t value, uint64_t to)
 
 void streams_init(struct streams *streams, uint64_t size, uint64_t window)
 {
-    window = larger(window, STREAMS_WINDOW_MIN);
+    window = max_u64(window, STREAMS_WINDOW_MIN);
     *streams = (struct streams){.size = size, .window = window, .total = STREAMS_SHARED * window};
 }
 
@@ -41,7 +33,7 @@ void streams_init(struct streams *streams, uint64_t size, uint64_t window)
  * one of this stream. Inside the range that was ordered any request may be its reader's. */
 static uint64_t stream_distance(const struct stream *stream, uint64_t offset)
 {
-    const uint64_t end = larger(stream->next, stream->ordered);
+    const uint64_t end = max_u64(stream->next, stream->ordered);
 
     if (stream->used == 0 || offset > end + STREAMS_SLACK || offset + STREAMS_SLACK < stream->next)
         return UINT64_MAX;
@@ -90,7 +82,7 @@ static uint64_t streams_share(const struct streams *streams)
 
     for (const struct stream *stream = streams->list; stream < streams->list + STREAMS_MAX; stream++)
         active += stream->window > 0 && stream->used + RECENT > streams->clock;
-    return larger(STREAMS_WINDOW_MIN, smaller(streams->window, streams->total / active));
+    return max_u64(STREAMS_WINDOW_MIN, min_u64(streams->window, streams->total / active));
 }
 
 static void stream_start(struct streams *streams, struct stream *stream)
@@ -98,7 +90,7 @@ static void stream_start(struct streams *streams, struct stream *stream)
     const uint64_t span = stream->next - stream->begin;
 
     stream->window =
-        smaller(streams_share(streams), larger(larger(span, streams->credit), STREAMS_WINDOW_MIN));
+        min_u64(streams_share(streams), max_u64(max_u64(span, streams->credit), STREAMS_WINDOW_MIN));
     if (streams->credit > span)
         streams->credit /= 2;
 }
@@ -108,19 +100,19 @@ static size_t stream_order(const struct streams *streams, struct stream *stream,
                            struct streams_range ranges[STREAMS_RANGES])
 {
     const uint64_t size = streams->size;
-    const uint64_t begin = smaller(size, larger(stream->next, stream->ordered));
-    const uint64_t end = smaller(size, round_up(stream->next + stream->window, ALIGNMENT));
-    uint64_t gap = larger(begin, round_up(stream->next + stream->window / 2, STREAMS_GAP));
+    const uint64_t begin = min_u64(size, max_u64(stream->next, stream->ordered));
+    const uint64_t end = min_u64(size, round_up(stream->next + stream->window, ALIGNMENT));
+    uint64_t gap = max_u64(begin, round_up(stream->next + stream->window / 2, STREAMS_GAP));
     size_t n = 0;
 
     if (end == size)
         gap = UINT64_MAX;
-    if (smaller(gap, end) > begin)
-        ranges[n++] = (struct streams_range){begin, smaller(gap, end) - begin};
+    if (min_u64(gap, end) > begin)
+        ranges[n++] = (struct streams_range){begin, min_u64(gap, end) - begin};
     if (gap < end && end - gap > STREAMS_GAP)
         ranges[n++] = (struct streams_range){gap + STREAMS_GAP, end - gap - STREAMS_GAP};
     stream->gap = gap;
-    stream->ordered = larger(begin, end);
+    stream->ordered = max_u64(begin, end);
     return n;
 }
 
@@ -129,8 +121,8 @@ size_t streams_note(struct streams *streams, uint64_t offset, uint64_t length,
 {
     struct stream *stream = streams_find(streams, offset);
 
-    stream->begin = smaller(stream->begin, offset);
-    stream->next = larger(stream->next, offset + length);
+    stream->begin = min_u64(stream->begin, offset);
+    stream->next = max_u64(stream->next, offset + length);
     stream->requested += length;
     stream->requests++;
     if (stream->window == 0) {
@@ -141,8 +133,8 @@ size_t streams_note(struct streams *streams, uint64_t offset, uint64_t length,
         if (offset + length <= stream->gap)
             return 0;
         const uint64_t span = stream->next - stream->begin;
-        streams->credit = smaller(streams->window, larger(streams->credit, span));
-        stream->window = smaller(streams_share(streams), larger(stream->window, span));
+        streams->credit = min_u64(streams->window, max_u64(streams->credit, span));
+        stream->window = min_u64(streams_share(streams), max_u64(stream->window, span));
     }
     return stream_order(streams, stream, ranges);
 }

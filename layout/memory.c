@@ -84,6 +84,14 @@ void cleanup_free_pointer(void *pointer)
     free(*(void **)pointer);
 }
 
+void cleanup_close_stream(void *stream)
+{
+    FILE *file = *(FILE **)stream;
+
+    if (file)
+        fclose(file);
+}
+
 void *arena_alloc(struct arena *arena, size_t size)
 {
     struct arena_block *block = arena->blocks;

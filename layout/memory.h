@@ -26,6 +26,10 @@ char *xvasprintf(const char *format, va_list args) __attribute__((format(printf,
 void cleanup_free_pointer(void *pointer);
 #define cleanup_free __attribute__((cleanup(cleanup_free_pointer)))
 
+/* Closes *stream, a FILE * or NULL, and is meant for `cleanup_close FILE *stream = ...;`. */
+void cleanup_close_stream(void *stream);
+#define cleanup_close __attribute__((cleanup(cleanup_close_stream)))
+
 /* Many small allocations, freed together. Not thread-safe. A zeroed struct arena is empty and ready. */
 struct arena_block;
 struct arena {

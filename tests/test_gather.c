@@ -404,7 +404,7 @@ static void check_at_once(const struct plan *plan, struct memory_source *memory,
  */
 static void test_parts_at_once(void **state)
 {
-    enum { N = 1440, BEHIND = N * N, ROUNDS = 10 };
+    enum { N = 1440, BEHIND = N * N, ROUNDS = 4 };
     static const struct {
         const char *name;
         uint32_t n_boxes;
