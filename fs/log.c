@@ -63,7 +63,8 @@ static size_t write_stamp(char *line, size_t size)
     return n + (size_t)snprintf(line + n, size - n, ".%03ldZ ", now.tv_nsec / 1000000);
 }
 
-static void log_list(enum log_level level, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void log_list(enum log_level level, const char *format,
+                                                           va_list args)
 {
     char line[LINE_MAX_BYTES];
     size_t n = 0;
