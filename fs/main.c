@@ -1,6 +1,6 @@
-#include "commands.h"
-#include "daemon.h"
-#include "messages.h"
+#include "fs/commands/commands.h"
+#include "fs/mount/daemon.h"
+#include "fs/commands/messages.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 #include "axes.h"
-#include "checked.h"
+#include "layout/base/checked.h"
 
 #include <string.h>
 

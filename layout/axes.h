@@ -8,8 +8,8 @@
 #ifndef MOEFS_LAYOUT_AXES_H
 #define MOEFS_LAYOUT_AXES_H
 
-#include "error.h"
-#include "memory.h"
+#include "layout/base/error.h"
+#include "layout/base/memory.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
 #include "compile.h"
-#include "checked.h"
+#include "layout/base/checked.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -6,7 +6,7 @@
 #ifndef MOEFS_LAYOUT_COMPILE_H
 #define MOEFS_LAYOUT_COMPILE_H
 
-#include "checkpoint.h"
+#include "layout/format/checkpoint.h"
 #include "plan.h"
 #include "recognise.h"
 

@@ -5,8 +5,8 @@
 #define MOEFS_LAYOUT_LAYOUTS_H
 
 #include "axes.h"
-#include "error.h"
-#include "memory.h"
+#include "layout/base/error.h"
+#include "layout/base/memory.h"
 #include "template.h"
 #include "user_layout.h"
 

@@ -1,7 +1,7 @@
 /* Layouts and architectures from their JSON: docs/layouts.md. */
-#include "embedded.h"
+#include "layout/base/embedded.h"
 #include "layouts.h"
-#include "place.h"
+#include "layout/format/json_lines.h"
 #include "rename.h"
 
 #include <stdio.h>

@@ -1,8 +1,8 @@
 #include "placement.h"
-#include "array.h"
-#include "checked.h"
-#include "hash.h"
-#include "natural.h"
+#include "layout/base/array.h"
+#include "layout/base/checked.h"
+#include "layout/base/hash.h"
+#include "layout/format/natural.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 #include "plan.h"
-#include "array.h"
+#include "layout/base/array.h"
 #include "placement.h"
 #include "planning.h"
 #include "rename.h"

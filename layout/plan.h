@@ -6,10 +6,10 @@
 #ifndef MOEFS_LAYOUT_PLAN_H
 #define MOEFS_LAYOUT_PLAN_H
 
-#include "checkpoint.h"
-#include "error.h"
-#include "memory.h"
-#include "safetensors.h"
+#include "layout/format/checkpoint.h"
+#include "layout/base/error.h"
+#include "layout/base/memory.h"
+#include "layout/format/safetensors.h"
 
 #include <stdbool.h>
 #include <stdint.h>

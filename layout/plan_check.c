@@ -1,5 +1,5 @@
 /* What refuses a plan, and what its reader must be told. */
-#include "checked.h"
+#include "layout/base/checked.h"
 #include "planning.h"
 
 #include <string.h>

@@ -1,7 +1,7 @@
 #include "recognise.h"
-#include "array.h"
+#include "layout/base/array.h"
 #include "fit.h"
-#include "hash.h"
+#include "layout/base/hash.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -5,9 +5,9 @@
 #ifndef MOEFS_LAYOUT_RECOGNISE_H
 #define MOEFS_LAYOUT_RECOGNISE_H
 
-#include "config.h"
+#include "layout/format/config.h"
 #include "layouts.h"
-#include "safetensors.h"
+#include "layout/format/safetensors.h"
 
 #define NO_TENSOR UINT32_MAX
 #define NO_GROUP UINT32_MAX

@@ -2,7 +2,7 @@
 #ifndef MOEFS_LAYOUT_RENAME_H
 #define MOEFS_LAYOUT_RENAME_H
 
-#include "error.h"
+#include "layout/base/error.h"
 #include "layouts.h"
 
 /* The pairs of one layout, compiled. */

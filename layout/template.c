@@ -1,5 +1,5 @@
 #include "template.h"
-#include "checked.h"
+#include "layout/base/checked.h"
 
 #include <string.h>
 

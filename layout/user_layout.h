@@ -2,7 +2,7 @@
 #ifndef MOEFS_LAYOUT_USER_LAYOUT_H
 #define MOEFS_LAYOUT_USER_LAYOUT_H
 
-#include "place.h"
+#include "layout/format/json_lines.h"
 
 struct cJSON;
 

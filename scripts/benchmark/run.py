@@ -76,7 +76,7 @@ class Bench:
     def __init__(self, arguments, work):
         self.arguments, self.work = arguments, work
         self.moefs = arguments.build / "fs" / "moefs"
-        self.nullfs = arguments.build / "tests" / "nullfs"
+        self.nullfs = arguments.build / "scripts" / "benchmark" / "nullfs"
         self.limit = int(arguments.gib * (1 << 30))
         self.small = ["--experts", "8"] if arguments.quick else []
         self.variants = {"moefs": (self.moefs, [])}

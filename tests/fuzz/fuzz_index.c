@@ -1,6 +1,6 @@
 /* Any bytes as an index: what is accepted is written, and what was written is read and written again
  * unchanged. */
-#include "layout/index.h"
+#include "layout/format/index.h"
 
 #include <stdlib.h>
 #include <string.h>

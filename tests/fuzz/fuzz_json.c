@@ -1,6 +1,6 @@
 /* Any bytes as JSON: no access outside the text; every token lies inside it; skipping ends where reading
  * ends. */
-#include "layout/json.h"
+#include "layout/format/json.h"
 
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 /* Any bytes as a user's layout: what is accepted converts a group of experts into a plan that holds together,
  * or is refused with a reason. */
 #include "layout/layouts.h"
-#include "tests/plan_check.h"
+#include "tests/support/plan_check.h"
 
 #include <stdlib.h>
 #include <string.h>

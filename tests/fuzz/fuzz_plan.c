@@ -3,7 +3,7 @@
  * The bytes choose: whole groups of experts in some layout, single tensors with names made of the words that
  * layouts use, tensors left out or changed, shards, the model type and the options. */
 #include "layout/layouts.h"
-#include "tests/plan_check.h"
+#include "tests/support/plan_check.h"
 
 #include <stdlib.h>
 #include <string.h>

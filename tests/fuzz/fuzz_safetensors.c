@@ -1,6 +1,6 @@
 /* Any bytes as a safetensors file: what is accepted covers the file without holes, and can be written again.
  */
-#include "layout/safetensors.h"
+#include "layout/format/safetensors.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,0 +1,365 @@
+#include "commands.h"
+#include "fs/mount/daemon.h"
+#include "fs/source/directory.h"
+#include "layout/base/memory.h"
+#include "layout/plan.h"
+#include "fs/base/log.h"
+#include "fs/mount/memory_limit.h"
+#include "messages.h"
+#include "fs/mount/mount_point.h"
+#include "options.h"
+#include "fs/mount/passthrough.h"
+#include "fs/mount/readahead.h"
+#include "fs/read/reader.h"
+#include "fs/mount/session.h"
+#include "fs/source/fault.h"
+#include "fs/view/tree.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+/* Shares of the control group's memory: the rest is for the pages that are read. */
+#define CACHE_SHARE 4
+#define READAHEAD_SHARE 8
+
+#define FAULT_VARIABLE "MOEFS_FAULT"
+
+static const struct options_command mount_command = {
+    .name = "mount",
+    .operands = "SRC MNT",
+    .n_operands = 2,
+    .sets = OPTIONS_PLAN | OPTIONS_MOUNT,
+    .purpose = "Mounts the checkpoint in directory SRC, read-only and in another expert layout, at the empty "
+               "directory\n"
+               "MNT (or /dev/fd/N: a /dev/fuse that the caller has opened and mounted). Returns when the "
+               "mount answers;\n"
+               "`moefs umount MNT` or SIGTERM to the daemon ends it.",
+};
+
+/* Everything that one mount needs, in the order in which it comes into being. */
+struct mount {
+    struct options options;
+    struct directory directory;
+    struct plan plan;
+    struct tree tree;
+    char *fuse_options;
+    char *mount_point;
+    struct daemon daemon;
+    struct notes memory_notes; /* what the memory limit has changed */
+    bool has_directory, has_plan, has_tree;
+};
+
+static void mount_free(struct mount *mount)
+{
+    notes_free(&mount->memory_notes);
+    free(mount->mount_point);
+    free(mount->fuse_options);
+    if (mount->has_tree)
+        tree_free(&mount->tree);
+    if (mount->has_plan)
+        plan_free(&mount->plan);
+    if (mount->has_directory)
+        directory_close(&mount->directory);
+    options_free(&mount->options);
+}
+
+/* libfuse's option syntax: a backslash takes the next character's meaning away. Owned by the caller. */
+static char *escape_option(const char *text)
+{
+    char *escaped = xmalloc(2 * strlen(text) + 1), *to = escaped;
+
+    for (; *text; text++) {
+        if (*text == ',' || *text == '\\')
+            *to++ = '\\';
+        *to++ = *text;
+    }
+    *to = '\0';
+    return escaped;
+}
+
+/* Where the option at text ends: at a comma without a backslash before it, or at the end. */
+static const char *option_end(const char *text)
+{
+    while (*text != '\0' && *text != ',') {
+        if (text[0] == '\\' && text[1] != '\0')
+            text++;
+        text++;
+    }
+    return text;
+}
+
+static bool option_is(const char *text, size_t length, const char *name)
+{
+    size_t name_length = strlen(name);
+
+    return length >= name_length && strncmp(text, name, name_length) == 0 &&
+           (length == name_length || text[name_length] == '=');
+}
+
+/* Ours and the user's -o. `nonempty` is for us alone: libfuse 3 does not know it. */
+static int make_fuse_options(struct mount *mount, bool *nonempty, struct error *err)
+{
+    cleanup_free char *source = escape_option(mount->directory.path);
+    char *all = xasprintf("fsname=%s,subtype=moefs,ro,nosuid,nodev,default_permissions", source);
+
+    mount->fuse_options = all;
+    *nonempty = false;
+    for (const char *text = mount->options.fuse; text && *text;) {
+        const char *end = option_end(text);
+        size_t length = (size_t)(end - text);
+        if (option_is(text, length, "rw"))
+            return error_set(err, "-o rw: a moefs mount is read-only");
+        if (option_is(text, length, "max_read"))
+            return error_set(err, "-o %.*s: moefs answers requests of any size that the kernel makes",
+                             (int)length, text);
+        if (option_is(text, length, "subtype"))
+            return error_set(err, "-o %.*s: the subtype is moefs, by which `moefs umount` knows its mounts",
+                             (int)length, text);
+        if (option_is(text, length, "nonempty")) {
+            *nonempty = true;
+        } else if (length > 0) {
+            all = xasprintf("%s,%.*s", mount->fuse_options, (int)length, text);
+            free(mount->fuse_options);
+            mount->fuse_options = all;
+        }
+        text = *end ? end + 1 : end;
+    }
+    return 0;
+}
+
+static int check_apart(const struct mount *mount, struct error *err)
+{
+    cleanup_free char *given = realpath(mount->options.operands[0], NULL);
+
+    if (mount_point_check_apart(mount->mount_point, mount->directory.path, err) < 0)
+        return -1;
+    /* an HF cache's model directory is not the snapshot that is mounted from it */
+    return given ? mount_point_check_apart(mount->mount_point, given, err) : 0;
+}
+
+static int check_mount_point(struct mount *mount, bool nonempty, struct error *err)
+{
+    const char *given = mount->options.operands[1];
+
+    if (mount_point_is_descriptor(given)) {
+        mount->mount_point = xstrdup(given);
+        return mount_point_check_descriptor(given, err);
+    }
+    mount->mount_point = mount_point_check(given, true, err);
+    if (!mount->mount_point || check_apart(mount, err) < 0)
+        return -1;
+    free(mount->mount_point);
+    mount->mount_point = mount_point_check(given, nonempty, err);
+    return mount->mount_point ? mount_point_check_fuse(err) : -1;
+}
+
+/* What would not fit in the control group's memory limit is made smaller or left. */
+static void fit_memory(struct mount *mount)
+{
+    const uint64_t limit = memory_limit_find("");
+    const struct plan *plan = &mount->plan;
+    struct options *options = &mount->options;
+    uint64_t weights = 0;
+
+    for (size_t i = 0; i < plan->n_weight_files; i++)
+        weights += plan->files[i].size;
+    if (options->cache_size > limit / CACHE_SHARE && options->cache_size > READER_CACHE_MIN) {
+        options->cache_size = limit / CACHE_SHARE > READER_CACHE_MIN ? limit / CACHE_SHARE : READER_CACHE_MIN;
+        notes_add(&mount->memory_notes, NOTE_WARNING,
+                  "--cache-size is reduced to %zu bytes, a quarter of this control group's memory limit",
+                  options->cache_size);
+    }
+    const size_t asked = options->readahead;
+    if (options->readahead > limit / READAHEAD_SHARE)
+        options->readahead = limit / READAHEAD_SHARE;
+    if (options->readahead > 0 && (limit < weights || options->readahead < READAHEAD_MIN)) {
+        options->readahead = 0;
+        notes_add(&mount->memory_notes, NOTE_WARNING,
+                  "read-ahead is off: this control group's memory limit is %" PRIu64
+                  " bytes, and the weight files have %" PRIu64,
+                  limit, weights);
+    } else if (options->readahead < asked) {
+        notes_add(&mount->memory_notes, NOTE_WARNING,
+                  "--readahead is reduced to %zu bytes, an eighth of this control group's memory limit",
+                  options->readahead);
+    }
+}
+
+static int prepare(struct mount *mount, struct error *err)
+{
+    bool nonempty;
+
+    if (mount->options.passthrough && passthrough_check(err) < 0)
+        return -1;
+    if (directory_open(mount->options.operands[0], &mount->options.directory, &mount->directory, err) < 0)
+        return -1;
+    mount->has_directory = true;
+    if (plan_build(&mount->directory.checkpoint, &mount->options.plan, &mount->plan, err) < 0)
+        return -1;
+    mount->has_plan = true;
+    if (tree_build(&mount->directory, &mount->plan, &mount->tree, err) < 0)
+        return -1;
+    mount->has_tree = true;
+    if (make_fuse_options(mount, &nonempty, err) < 0 || check_mount_point(mount, nonempty, err) < 0)
+        return -1;
+    messages_print_notes(&mount->directory.notes);
+    messages_print_notes(&mount->plan.notes);
+    fit_memory(mount);
+    messages_print_notes(&mount->memory_notes);
+    return 0;
+}
+
+/* The kernel has made contact. */
+static void become_ready(void *context)
+{
+    struct mount *mount = context;
+
+    log_line(LOG_LEVEL_INFO, "%s: mounted at %s", mount->directory.path, mount->mount_point);
+    if (daemon_report_ready(&mount->daemon) < 0) {
+        log_line(LOG_LEVEL_WARNING, "%s: the caller did not wait for the mount: taking it down",
+                 mount->mount_point);
+        kill(getpid(), SIGTERM);
+    }
+}
+
+static struct source *open_source(struct mount *mount, struct error *err)
+{
+    const char *fault = getenv(FAULT_VARIABLE);
+    struct source *files = directory_source(&mount->directory, err);
+
+    if (files && mount->options.drop_source_cache && source_files_drop_cache(files) < 0) {
+        error_set(err, "out of memory");
+        source_close(files);
+        return NULL;
+    }
+    if (!files || !fault || !*fault)
+        return files;
+    log_line(LOG_LEVEL_WARNING, FAULT_VARIABLE " is set: reads will fail as it says");
+    struct source *faulty = source_fault_open(files, fault, err);
+    if (!faulty)
+        source_close(files);
+    return faulty;
+}
+
+/* The helper, which must not have what the daemon is yet to open. NULL: off, and the log says why. */
+static struct readahead *start_readahead(struct mount *mount)
+{
+    struct error err = {0};
+
+    if (!mount->options.foreground) /* in the foreground they were printed where the log goes */
+        for (size_t i = 0; i < mount->memory_notes.n; i++)
+            log_line(LOG_LEVEL_WARNING, "%s", mount->memory_notes.list[i].text);
+    if (mount->options.readahead == 0)
+        return NULL;
+    if (mount_point_is_descriptor(mount->mount_point)) {
+        log_line(LOG_LEVEL_INFO, "read-ahead is off: a mount given as %s has no path", mount->mount_point);
+        return NULL;
+    }
+    struct readahead *readahead =
+        readahead_new(&mount->tree, mount->mount_point, mount->options.readahead, &err);
+    if (!readahead)
+        log_line(LOG_LEVEL_WARNING, "%s: read-ahead is off: %s", mount->mount_point, err.text);
+    error_free(&err);
+    return readahead;
+}
+
+static int serve(struct mount *mount, struct error *err)
+{
+    struct reader *reader = NULL;
+    struct session *session = NULL;
+    int result = -1;
+    struct readahead *readahead = start_readahead(mount);
+    struct source *source = open_source(mount, err);
+    const struct session_options options = {.readahead = readahead,
+                                            .fuse = mount->fuse_options,
+                                            .kernel_read_ahead = mount->options.kernel_read_ahead,
+                                            .passthrough =
+                                                mount->options.passthrough ? mount->directory.n_files : 0};
+
+    if (!source)
+        goto out;
+    reader = reader_new(&mount->plan, source, mount->options.cache_size);
+    if (!reader) {
+        error_set(err, "not enough memory for a cache of %zu bytes", mount->options.cache_size);
+        goto out;
+    }
+    session = session_new(&mount->plan, &mount->tree, reader, source, &options, err);
+    if (!session || session_mount(session, mount->mount_point, err) < 0)
+        goto out;
+    result = session_serve(session, become_ready, mount, err);
+    log_line(LOG_LEVEL_INFO, "%s: no longer mounted", mount->mount_point);
+out:
+    session_free(session);
+    readahead_free(readahead);
+    reader_free(reader);
+    source_close(source);
+    return result;
+}
+
+/* In the daemon's process, or in the foreground. */
+static int run_daemon(struct mount *mount, struct error *err)
+{
+    if (serve(mount, err) == 0)
+        return EXIT_OK;
+    if (mount->daemon.report >= 0) {
+        daemon_report_failure(&mount->daemon, err);
+    } else if (!mount->options.foreground) {
+        log_line(LOG_LEVEL_ERROR, "%s", err->text ? err->text : "failed without a message");
+        error_free(err);
+    }
+    return EXIT_REFUSED;
+}
+
+/* In the parent: the mount is there; does it answer? */
+static int confirm(const struct mount *mount, struct error *err)
+{
+    struct statvfs answer;
+
+    if (mount_point_is_descriptor(mount->mount_point) || statvfs(mount->mount_point, &answer) == 0)
+        return EXIT_OK;
+    error_set(err, "%s: mounted, but it does not answer: %s", mount->mount_point, strerror(errno));
+    kill(mount->daemon.pid, SIGTERM);
+    return EXIT_REFUSED;
+}
+
+static int run(struct mount *mount, struct error *err)
+{
+    if (prepare(mount, err) < 0 ||
+        daemon_open_log(&mount->daemon, mount->options.log_file, mount->options.foreground, err) < 0)
+        return EXIT_REFUSED;
+    if (mount->options.foreground)
+        return run_daemon(mount, err);
+    switch (daemon_fork(&mount->daemon, err)) {
+    case DAEMON_CHILD:
+        return run_daemon(mount, err);
+    case DAEMON_PARENT:
+        return confirm(mount, err);
+    case DAEMON_FAILED:
+        break;
+    }
+    return EXIT_REFUSED;
+}
+
+int command_mount(int argc, char **argv, struct error *err)
+{
+    struct mount mount = {0};
+    int status = EXIT_USAGE;
+
+    switch (options_parse(&mount_command, argc, argv, &mount.options, err)) {
+    case OPTIONS_ERROR:
+        break;
+    case OPTIONS_DONE:
+        status = EXIT_OK;
+        break;
+    case OPTIONS_GO:
+        status = run(&mount, err);
+        break;
+    }
+    mount_free(&mount);
+    return status;
+}

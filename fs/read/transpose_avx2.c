@@ -1,0 +1,3 @@
+#define LEVEL avx2
+#define VECTOR 32
+#include "transpose_body.h"

@@ -1,0 +1,3 @@
+#define LEVEL avx512
+#define VECTOR 64
+#include "transpose_body.h"

@@ -1,0 +1,3 @@
+#define LEVEL portable
+#define VECTOR 16
+#include "transpose_body.h"

@@ -1,0 +1,130 @@
+#include "source.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <string.h>
+#include <xxhash.h>
+
+/* Four BF16 at a time: of each 16 random bits these stay, and the base is added to them. */
+#define LANES(bits) (UINT64_C(0x0001000100010001) * (bits))
+#define SMALL_MASK LANES(0x81ff) /* sign, two bits of exponent, mantissa */
+#define SMALL_BASE LANES(0x3b00) /* exponent 118: 2^-9 */
+#define ONE_MASK LANES(0x000f)   /* the mantissa's low bits: 1 to 1.117 */
+#define ONE_BASE LANES(0x3f80)   /* 1.0 */
+
+struct source_sample {
+    struct source source;
+    const struct sample_model *model;
+    uint64_t seed;
+};
+
+/* One tensor's contents as a sequence of 8-byte words. */
+struct stream {
+    uint64_t key, mask, base;
+};
+
+/* SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): its state is a counter, so any word is had without those
+ * before. */
+static inline uint64_t stream_word(const struct stream *stream, uint64_t i)
+{
+    uint64_t x = stream->key + i * UINT64_C(0x9e3779b97f4a7c15);
+
+    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+    x ^= x >> 31;
+    return htole64((x & stream->mask) + stream->base);
+}
+
+static void stream_read(const struct stream *stream, uint64_t offset, unsigned char *buffer, size_t length)
+{
+    uint64_t i = offset / 8;
+    size_t skip = offset % 8;
+
+    while (length) {
+        uint64_t word = stream_word(stream, i++);
+        size_t n = length < 8 - skip ? length : 8 - skip;
+
+        memcpy(buffer, (const unsigned char *)&word + skip, n);
+        buffer += n;
+        length -= n;
+        skip = 0;
+        for (; length >= 8; length -= 8, buffer += 8, i++) {
+            word = stream_word(stream, i);
+            memcpy(buffer, &word, 8);
+        }
+    }
+}
+
+/* The tensor that holds the byte at offset, which lies behind the head and inside the file. */
+static const struct sample_tensor *find_tensor(const struct sample_model *model,
+                                               const struct sample_shard *shard, uint64_t offset)
+{
+    const struct sample_tensor *tensors = model->tensors + shard->first_tensor;
+    uint32_t low = 0, high = shard->n_tensors;
+
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        if (tensors[middle].offset <= offset)
+            low = middle;
+        else
+            high = middle;
+    }
+    return tensors + low;
+}
+
+static int sample_pread(struct source *source, uint32_t file, uint64_t offset, void *buffer, size_t length)
+{
+    const struct source_sample *self = (const struct source_sample *)source;
+    const struct sample_shard *shard = self->model->shards + file;
+    unsigned char *out = buffer;
+
+    if (file >= self->model->n_shards || offset > shard->size || length > shard->size - offset)
+        return EIO;
+    if (length && offset < shard->head_length) {
+        uint64_t left = shard->head_length - offset;
+        size_t n = length < left ? length : (size_t)left;
+        memcpy(out, shard->head + offset, n);
+        out += n;
+        offset += n;
+        length -= n;
+    }
+    while (length) {
+        const struct sample_tensor *tensor = find_tensor(self->model, shard, offset);
+        uint64_t at = offset - tensor->offset, left = tensor->length - at;
+        size_t n = length < left ? length : (size_t)left;
+        struct stream stream = {
+            .key = XXH3_64bits_withSeed(tensor->info.name, strlen(tensor->info.name), self->seed),
+            .mask = tensor->near_one ? ONE_MASK : SMALL_MASK,
+            .base = tensor->near_one ? ONE_BASE : SMALL_BASE,
+        };
+        stream_read(&stream, at, out, n);
+        out += n;
+        offset += n;
+        length -= n;
+    }
+    return 0;
+}
+
+static const char *sample_name(struct source *source, uint32_t file)
+{
+    return ((const struct source_sample *)source)->model->shards[file].name;
+}
+
+static void sample_close(struct source *source)
+{
+    free(source);
+}
+
+static const struct source_ops sample_ops = {
+    .pread = sample_pread,
+    .name = sample_name,
+    .close = sample_close,
+};
+
+struct source *source_sample_open(const struct sample_model *model, uint64_t seed)
+{
+    struct source_sample *self = xmalloc(sizeof *self);
+
+    *self = (struct source_sample){.source = {.ops = &sample_ops}, .model = model, .seed = seed};
+    return &self->source;
+}

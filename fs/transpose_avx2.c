@@ -1,3 +1,0 @@
-#define LEVEL avx2
-#define VECTOR 32
-#include "transpose_tile.h"

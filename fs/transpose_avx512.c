@@ -1,3 +1,0 @@
-#define LEVEL avx512
-#define VECTOR 64
-#include "transpose_tile.h"

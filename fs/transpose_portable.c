@@ -1,3 +1,0 @@
-#define LEVEL portable
-#define VECTOR 16
-#include "transpose_tile.h"

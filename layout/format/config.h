@@ -1,0 +1,33 @@
+/* What moefs reads of config.json. cJSON keeps the tree; NaN and Infinity, which published configs hold, are
+ * read as null. */
+#ifndef MOEFS_LAYOUT_CONFIG_H
+#define MOEFS_LAYOUT_CONFIG_H
+
+#include "layout/base/error.h"
+#include "layout/base/memory.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct cJSON;
+
+struct config {
+    struct cJSON *root;
+    const char *model_type;           /* NULL when config.json has none */
+    const char *transformers_weights; /* the file it names as the weights, or NULL */
+    /* The values of num_experts, num_local_experts, n_routed_experts and moe_num_experts anywhere in the file
+     * (positive integers only), ascending, without doubles. */
+    uint64_t *expert_counts;
+    size_t n_expert_counts;
+};
+
+/* text need not end in NUL; path is for messages. */
+int config_parse(const char *path, const char *text, size_t length, struct config *config, struct error *err);
+/* The positive integers at the dotted paths (separated by spaces), e.g. "d_ff" or
+ * "text_config.moe_intermediate_size"; of a list all of its members. Without doubles; at most max. Returns
+ * their number. config may be NULL. */
+size_t config_numbers(const struct config *config, const char *paths, uint64_t *numbers, size_t max);
+
+void config_free(struct config *config);
+
+#endif

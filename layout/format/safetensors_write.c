@@ -1,0 +1,93 @@
+#include "safetensors.h"
+
+#include "layout/base/checked.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define PREFIX_SIZE 8
+
+int safetensors_writer_compare(const struct tensor_info *a, const struct tensor_info *b)
+{
+    if (a->dtype != b->dtype)
+        return a->dtype > b->dtype ? -1 : 1;
+    return strcmp(a->name, b->name);
+}
+
+/* The reference serialises with serde_json: short escapes where there are some, \u00xx in lower case for the
+ * other control characters, everything else raw. */
+static void write_string(FILE *out, const char *text)
+{
+    static const char PLAIN[] = "\"\\\b\t\n\f\r", ESCAPES[] = "\"\\btnfr";
+
+    putc('"', out);
+    for (; *text; text++) {
+        const char *escape = strchr(PLAIN, *text);
+        if (escape)
+            fprintf(out, "\\%c", ESCAPES[escape - PLAIN]);
+        else if ((unsigned char)*text < 0x20)
+            fprintf(out, "\\u%04x", (unsigned)*text);
+        else
+            putc(*text, out);
+    }
+    putc('"', out);
+}
+
+static void write_tensor(FILE *out, const struct tensor_info *info, uint64_t begin, uint64_t end)
+{
+    putc(',', out);
+    write_string(out, info->name);
+    fprintf(out, ":{\"dtype\":\"%s\",\"shape\":[", dtype_name((enum dtype)info->dtype));
+    for (unsigned i = 0; i < info->n_dims; i++)
+        fprintf(out, "%s%" PRIu64, i ? "," : "", info->shape[i]);
+    fprintf(out, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", begin, end);
+}
+
+/* The JSON behind the 8 bytes of its length, which are filled in later; padded to a multiple of 8. */
+static int write_all(FILE *out, const char *file_name, const struct tensor_info *const *tensors,
+                     size_t n_tensors, struct error *err)
+{
+    uint64_t begin = 0, bytes, end;
+
+    fwrite((const char[PREFIX_SIZE]){0}, 1, PREFIX_SIZE, out);
+    fputs("{\"__metadata__\":{\"format\":\"pt\"}", out);
+    for (size_t i = 0; i < n_tensors; i++) {
+        if (!safetensors_tensor_bytes(tensors[i], &bytes) || !checked_add(begin, bytes, &end))
+            return error_set(err, "%s: tensor '%s': its bytes cannot be counted in 64 bits", file_name,
+                             tensors[i]->name);
+        write_tensor(out, tensors[i], begin, end);
+        begin = end;
+    }
+    putc('}', out);
+    while (ftello(out) % 8 != 0)
+        putc(' ', out);
+    return 0;
+}
+
+char *safetensors_write_header(const char *file_name, const struct tensor_info *const *tensors,
+                               size_t n_tensors, uint64_t *length, struct error *err)
+{
+    char *header = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&header, &size);
+
+    if (!out)
+        memory_exhausted();
+    int failed = write_all(out, file_name, tensors, n_tensors, err);
+    if (ferror(out) | fclose(out))
+        memory_exhausted();
+    uint64_t n = size - PREFIX_SIZE;
+    if (!failed && n > SAFETENSORS_HEADER_MAX)
+        failed =
+            error_set(err, "%s: its header would have %" PRIu64 " bytes, but at most %" PRIu64 " are allowed",
+                      file_name, n, SAFETENSORS_HEADER_MAX);
+    if (failed) {
+        free(header);
+        return NULL;
+    }
+    for (int i = 0; i < PREFIX_SIZE; i++)
+        header[i] = (char)(n >> (8 * i) & 0xff);
+    *length = size;
+    return header;
+}

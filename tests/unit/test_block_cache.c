@@ -1,0 +1,474 @@
+#include "fs/read/block_cache.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+/* Blocks whose contents follow from their keys, filled at a speed and with failures that the test decides. */
+struct filler {
+    atomic_uint fills;
+    atomic_uint at_once, most_at_once;
+    unsigned sleep_us;
+    atomic_int error; /* what fills end with */
+    bool waits;       /* until gate opens */
+    pthread_mutex_t lock;
+    pthread_cond_t gate;
+    bool open;
+};
+
+static unsigned char byte_at(struct block_key key, size_t i)
+{
+    return (unsigned char)(key.gather * 31 + key.unit * 7 + i * 13 + (i >> 8));
+}
+
+static int fill(void *context, struct block_key key, void *buffer, size_t length, uint32_t part,
+                uint32_t n_parts)
+{
+    struct filler *filler = context;
+    const unsigned now = atomic_fetch_add(&filler->at_once, 1) + 1;
+    unsigned most = atomic_load(&filler->most_at_once);
+
+    atomic_fetch_add(&filler->fills, 1);
+    while (now > most && !atomic_compare_exchange_weak(&filler->most_at_once, &most, now))
+        ;
+    if (filler->sleep_us)
+        nanosleep(&(struct timespec){.tv_nsec = filler->sleep_us * 1000L}, NULL);
+    if (filler->waits) {
+        pthread_mutex_lock(&filler->lock);
+        while (!filler->open)
+            pthread_cond_wait(&filler->gate, &filler->lock);
+        pthread_mutex_unlock(&filler->lock);
+    }
+    for (size_t i = part; i < length; i += n_parts)
+        ((unsigned char *)buffer)[i] = byte_at(key, i);
+    atomic_fetch_sub(&filler->at_once, 1);
+    return atomic_load(&filler->error);
+}
+
+static void open_gate(struct filler *filler)
+{
+    pthread_mutex_lock(&filler->lock);
+    filler->open = true;
+    pthread_cond_broadcast(&filler->gate);
+    pthread_mutex_unlock(&filler->lock);
+}
+
+static int read_and_check(struct block_cache *cache, struct block_key key, size_t length, size_t offset,
+                          size_t n)
+{
+    unsigned char buffer[4096];
+    int e = block_cache_read(cache, key, length, offset, buffer, n);
+
+    if (!e)
+        for (size_t i = 0; i < n; i++)
+            if (buffer[i] != byte_at(key, offset + i))
+                return -1;
+    return e;
+}
+
+#define BLOCK ((size_t)1000)
+
+/* True when the block was there. */
+static bool is_held(struct block_cache *cache, struct filler *filler, uint32_t unit)
+{
+    const unsigned before = atomic_load(&filler->fills);
+
+    assert_int_equal(read_and_check(cache, (struct block_key){1, unit}, BLOCK, 0, BLOCK), 0);
+    return atomic_load(&filler->fills) == before;
+}
+
+struct reading {
+    struct block_cache *cache;
+    struct block_key key;
+    int result;
+    size_t length;
+};
+
+static void *read_one(void *argument)
+{
+    struct reading *reading = argument;
+
+    reading->result = read_and_check(reading->cache, reading->key, reading->length, 10, 100);
+    return NULL;
+}
+
+static void wait_until_waiting(struct block_cache *cache, uint64_t waits)
+{
+    struct block_cache_stats stats;
+
+    do {
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        block_cache_get_stats(cache, &stats);
+    } while (stats.waits < waits);
+}
+
+/* 64 threads on one block: one fill, whose result, right or wrong, all of them get; and afterwards the cache
+ * holds the block if the fill was right and nothing if it was not. */
+static void test_single_flight(void **state)
+{
+    static const int outcomes[] = {0, EIO, ENOMEM};
+
+    (void)state;
+    for (size_t k = 0; k < sizeof outcomes / sizeof outcomes[0]; k++) {
+        enum { THREADS = 64 };
+        struct filler filler = {
+            .waits = true, .lock = PTHREAD_MUTEX_INITIALIZER, .gate = PTHREAD_COND_INITIALIZER};
+        struct block_cache *cache = block_cache_new(10 * BLOCK, fill, &filler);
+        struct reading readings[THREADS];
+        struct block_cache_stats stats;
+        pthread_t threads[THREADS];
+
+        atomic_store(&filler.error, outcomes[k]);
+        for (int i = 0; i < THREADS; i++) {
+            readings[i] = (struct reading){cache, {1, 2}, -2, BLOCK};
+            assert_int_equal(pthread_create(&threads[i], NULL, read_one, &readings[i]), 0);
+        }
+        wait_until_waiting(cache, THREADS - 1);
+        open_gate(&filler);
+        for (int i = 0; i < THREADS; i++) {
+            pthread_join(threads[i], NULL);
+            assert_int_equal(readings[i].result, outcomes[k]);
+        }
+        assert_int_equal(atomic_load(&filler.fills), 1);
+        block_cache_get_stats(cache, &stats);
+        assert_int_equal(stats.misses, 1);
+        assert_int_equal(stats.waits, THREADS - 1);
+        assert_int_equal(stats.bytes, outcomes[k] ? 0 : BLOCK);
+        atomic_store(&filler.error, 0);
+        assert_int_equal(read_and_check(cache, (struct block_key){1, 2}, BLOCK, 0, BLOCK), 0);
+        assert_int_equal(atomic_load(&filler.fills), outcomes[k] ? 2 : 1);
+        block_cache_free(cache);
+    }
+}
+
+static void test_error_is_not_cached(void **state)
+{
+    struct filler filler = {0};
+    struct block_cache *cache = block_cache_new(4 * BLOCK, fill, &filler);
+    struct block_cache_stats stats;
+
+    (void)state;
+    atomic_store(&filler.error, EIO);
+    for (unsigned i = 0; i < 10; i++) {
+        assert_int_equal(read_and_check(cache, (struct block_key){1, 1}, BLOCK, 0, 1), EIO);
+        assert_int_equal(atomic_load(&filler.fills), i + 1);
+    }
+    block_cache_get_stats(cache, &stats);
+    assert_int_equal(stats.bytes, 0);
+    atomic_store(&filler.error, 0);
+    assert_false(is_held(cache, &filler, 1));
+    assert_true(is_held(cache, &filler, 1));
+    block_cache_free(cache);
+}
+
+static void test_every_range(void **state)
+{
+    struct filler filler = {0};
+    struct block_cache *cache = block_cache_new(4 * BLOCK, fill, &filler);
+
+    (void)state;
+    for (size_t offset = 0; offset <= BLOCK; offset += 37)
+        for (size_t n = 0; n <= BLOCK - offset; n += 41)
+            assert_int_equal(read_and_check(cache, (struct block_key){5, 6}, BLOCK, offset, n), 0);
+    assert_int_equal(atomic_load(&filler.fills), 1);
+    block_cache_free(cache);
+}
+
+/* A block read again after it left A1in (its key is still in A1out) stays through a scan of any length; a
+ * block read twice in short order does not: that is how one sequential reader in small pieces looks. */
+static void test_scan(void **state)
+{
+    struct filler filler = {0};
+    struct block_cache *cache = block_cache_new(16 * BLOCK, fill, &filler);
+
+    (void)state;
+    assert_false(is_held(cache, &filler, 0));
+    for (uint32_t i = 100; i < 118; i++)
+        assert_false(is_held(cache, &filler, i));
+    assert_false(is_held(cache, &filler, 0)); /* through A1out */
+    assert_false(is_held(cache, &filler, 50));
+    assert_true(is_held(cache, &filler, 50));
+    for (uint32_t i = 1000; i < 2000; i++)
+        assert_false(is_held(cache, &filler, i));
+    assert_true(is_held(cache, &filler, 0));
+    assert_false(is_held(cache, &filler, 50));
+    block_cache_free(cache);
+}
+
+/* Of more hot blocks than fit, the most recently used stay. */
+static void test_least_recently_used(void **state)
+{
+    struct filler filler = {0};
+    struct block_cache *cache = block_cache_new(16 * BLOCK, fill, &filler);
+    unsigned held = 0;
+
+    (void)state;
+    for (int pass = 0; pass < 2; pass++) {
+        for (uint32_t i = 0; i < 6; i++)
+            is_held(cache, &filler, i);
+        for (uint32_t i = 0; i < 17; i++)
+            is_held(cache, &filler, 100 + 1000 * (uint32_t)pass + i);
+    }
+    assert_true(is_held(cache, &filler, 3));
+    for (uint32_t i = 0; i < 6; i++)
+        held += is_held(cache, &filler, i);
+    assert_int_equal(held, 6);
+    block_cache_free(cache);
+}
+
+static void test_larger_than_the_cache(void **state)
+{
+    struct filler filler = {0};
+    struct block_cache *cache = block_cache_new(BLOCK / 2, fill, &filler);
+    struct block_cache_stats stats;
+
+    (void)state;
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_false(is_held(cache, &filler, i));
+        block_cache_get_stats(cache, &stats);
+        assert_int_equal(stats.bytes, 0);
+    }
+    assert_int_equal(stats.peak_bytes, BLOCK);
+    block_cache_free(cache);
+}
+
+/* Fills that hold all the room make others wait, in order, and all of them are served in the end. */
+static void test_waits_for_room(void **state)
+{
+    enum { THREADS = 12 };
+    struct filler filler = {
+        .waits = true, .lock = PTHREAD_MUTEX_INITIALIZER, .gate = PTHREAD_COND_INITIALIZER};
+    struct block_cache *cache = block_cache_new(2 * BLOCK, fill, &filler);
+    struct reading readings[THREADS];
+    struct block_cache_stats stats;
+    pthread_t threads[THREADS];
+
+    (void)state;
+    for (int i = 0; i < THREADS; i++) {
+        /* Twice the same block too, so that some find in their turn what another has brought in. */
+        readings[i] = (struct reading){cache, {1, (uint32_t)i / 2}, -2, BLOCK};
+        assert_int_equal(pthread_create(&threads[i], NULL, read_one, &readings[i]), 0);
+    }
+    while (atomic_load(&filler.fills) < 2)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    assert_int_equal(atomic_load(&filler.fills), 2);
+    open_gate(&filler);
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(readings[i].result, 0);
+    }
+    block_cache_get_stats(cache, &stats);
+    assert_true(stats.peak_bytes <= 2 * BLOCK);
+    assert_true(atomic_load(&filler.most_at_once) == 2);
+    block_cache_free(cache);
+}
+
+/* Blocks that are mappings, of lengths that agree with an evicted block's and that do not. */
+static void test_large_blocks(void **state)
+{
+    static const size_t lengths[] = {200000, 200000, 131072, 131071, 500000, 200000};
+    enum { N = sizeof lengths / sizeof lengths[0] };
+    struct filler filler = {0};
+    struct block_cache *cache = block_cache_new(450000, fill, &filler);
+    struct block_cache_stats stats;
+
+    (void)state;
+    for (uint32_t i = 0; i < 60; i++) {
+        const struct block_key key = {1, i % 20};
+        const size_t length = lengths[i % 20 % N];
+        for (size_t offset = 0; offset < length; offset += length / 3)
+            assert_int_equal(read_and_check(cache, key, length, offset, 1000 < length - offset ? 1000 : 1),
+                             0);
+        atomic_store(&filler.error, i % 7 == 0 ? EIO : 0);
+        read_and_check(cache, (struct block_key){2, i}, 300000, 0, 1);
+        atomic_store(&filler.error, 0);
+    }
+    block_cache_get_stats(cache, &stats);
+    assert_true(stats.bytes <= 450000);
+    assert_true(stats.peak_bytes <= 500000);
+    block_cache_free(cache);
+}
+
+/* A block filled ahead is found; nothing is done where it is there, is being filled, or has no room; and its
+ * failure is forgotten. */
+static void test_fill_ahead(void **state)
+{
+    struct filler filler = {
+        .waits = true, .lock = PTHREAD_MUTEX_INITIALIZER, .gate = PTHREAD_COND_INITIALIZER};
+    struct block_cache *cache = block_cache_new(2 * BLOCK, fill, &filler);
+    struct reading readings[2] = {{cache, {1, 1}, -2, BLOCK}, {cache, {1, 2}, -2, BLOCK}};
+    struct block *block;
+    const unsigned char *contents;
+    pthread_t threads[2];
+
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, read_one, &readings[i]), 0);
+    while (atomic_load(&filler.fills) < 2)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    assert_int_equal(block_cache_borrow(cache, readings[0].key, BLOCK, false, &block, &contents), EAGAIN);
+    assert_int_equal(block_cache_fill_ahead(cache, readings[1].key, BLOCK), BLOCK_AHEAD_THERE);
+    assert_int_equal(block_cache_fill_ahead(cache, (struct block_key){1, 3}, BLOCK), BLOCK_AHEAD_NO_ROOM);
+    open_gate(&filler);
+    for (int i = 0; i < 2; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(readings[i].result, 0);
+    }
+    assert_int_equal(block_cache_borrow(cache, readings[0].key, BLOCK, false, &block, &contents), 0);
+    assert_int_equal(contents[7], byte_at(readings[0].key, 7));
+    block_cache_return(cache, block, BLOCK);
+    atomic_store(&filler.error, EIO);
+    assert_int_equal(block_cache_fill_ahead(cache, (struct block_key){1, 3}, BLOCK), BLOCK_AHEAD_FILLED);
+    atomic_store(&filler.error, 0);
+    assert_false(is_held(cache, &filler, 3));
+    assert_int_equal(block_cache_fill_ahead(cache, (struct block_key){1, 4}, BLOCK), BLOCK_AHEAD_FILLED);
+    assert_true(is_held(cache, &filler, 4));
+    block_cache_free(cache);
+}
+
+/* Whoever waits for a large block fills a part of it, each part once; and a part that fails fails all. */
+static void test_parts(void **state)
+{
+    enum { N = 5 };
+    const size_t length = N * BLOCK_PART + 12345;
+    static const int outcomes[] = {0, EIO};
+
+    (void)state;
+    for (size_t k = 0; k < 2; k++) {
+        struct filler filler = {.waits = true,
+                                .error = outcomes[k],
+                                .lock = PTHREAD_MUTEX_INITIALIZER,
+                                .gate = PTHREAD_COND_INITIALIZER};
+        struct block_cache *cache = block_cache_new(2 * length, fill, &filler);
+        struct reading readings[N];
+        pthread_t threads[N];
+        for (int i = 0; i < N; i++) {
+            readings[i] = (struct reading){cache, {1, 1}, -2, length};
+            assert_int_equal(pthread_create(&threads[i], NULL, read_one, &readings[i]), 0);
+        }
+        while (atomic_load(&filler.at_once) < N) /* for ever, if they did not help each other */
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        assert_int_equal(block_cache_fill_ahead(cache, (struct block_key){1, 1}, length), BLOCK_AHEAD_THERE);
+        open_gate(&filler);
+        for (int i = 0; i < N; i++) {
+            pthread_join(threads[i], NULL);
+            assert_int_equal(readings[i].result, outcomes[k]);
+        }
+        assert_int_equal(atomic_load(&filler.fills), N);
+        block_cache_free(cache);
+    }
+}
+
+/* What is lent is neither evicted nor changed, and others may read it. */
+static void test_lending(void **state)
+{
+    struct filler filler = {0};
+    struct block_cache *cache = block_cache_new(2 * BLOCK, fill, &filler);
+    const struct block_key key = {3, 0};
+    struct block *block;
+    const unsigned char *contents;
+
+    (void)state;
+    assert_int_equal(block_cache_borrow(cache, key, BLOCK, true, &block, &contents), 0);
+    for (uint32_t i = 1; i < 10; i++)
+        assert_int_equal(read_and_check(cache, (struct block_key){3, i}, BLOCK, 0, BLOCK), 0);
+    for (size_t i = 0; i < BLOCK; i++)
+        assert_int_equal(contents[i], byte_at(key, i));
+    assert_int_equal(atomic_load(&filler.fills), 10);
+    assert_int_equal(read_and_check(cache, key, BLOCK, 0, BLOCK), 0);
+    assert_int_equal(atomic_load(&filler.fills), 10);
+    block_cache_return(cache, block, BLOCK);
+    block_cache_free(cache);
+}
+
+struct load {
+    struct block_cache *cache;
+    struct filler *filler;
+    uint64_t seed;
+    unsigned wrong, failed;
+};
+
+static void *random_load(void *argument)
+{
+    struct load *load = argument;
+    uint64_t x = load->seed;
+
+    for (int i = 0; i < 3000; i++) {
+        x = x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        const uint32_t unit = (uint32_t)(x >> 33) % 60;
+        const size_t length = 100 + unit * 15, offset = (size_t)(x >> 40) % length;
+        int e =
+            read_and_check(load->cache, (struct block_key){unit % 3, unit}, length, offset, length - offset);
+        load->wrong += e < 0;
+        load->failed += e > 0;
+        if (load->seed == 1)
+            atomic_store(&load->filler->error, i % 50 == 0 ? EIO : 0);
+    }
+    return NULL;
+}
+
+/* Whatever happens, no more than the capacity is held. Every case is a capacity. */
+static void test_bound(void **state)
+{
+    static const size_t capacities[] = {1000, 2500, 9000, 100000};
+
+    (void)state;
+    for (size_t k = 0; k < sizeof capacities / sizeof capacities[0]; k++) {
+        enum { THREADS = 8 };
+        struct filler filler = {.sleep_us = 5};
+        struct block_cache *cache = block_cache_new(capacities[k], fill, &filler);
+        struct load loads[THREADS];
+        struct block_cache_stats stats;
+        pthread_t threads[THREADS];
+        unsigned wrong = 0, failed = 0;
+
+        for (unsigned i = 0; i < THREADS; i++) {
+            loads[i] = (struct load){cache, &filler, i + 1, 0, 0};
+            assert_int_equal(pthread_create(&threads[i], NULL, random_load, &loads[i]), 0);
+        }
+        for (int i = 0; i < THREADS; i++) {
+            pthread_join(threads[i], NULL);
+            wrong += loads[i].wrong;
+            failed += loads[i].failed;
+        }
+        block_cache_get_stats(cache, &stats);
+        assert_int_equal(wrong, 0);
+        assert_int_equal(stats.hits + stats.misses + stats.waits, THREADS * 3000);
+        assert_int_equal(stats.misses, atomic_load(&filler.fills));
+        assert_true(stats.bytes <= capacities[k]);
+        assert_true(stats.peak_bytes <= capacities[k]);
+        assert_true(failed < THREADS * 3000 / 2);
+        block_cache_free(cache);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_single_flight),
+        cmocka_unit_test(test_error_is_not_cached),
+        cmocka_unit_test(test_every_range),
+        cmocka_unit_test(test_scan),
+        cmocka_unit_test(test_least_recently_used),
+        cmocka_unit_test(test_larger_than_the_cache),
+        cmocka_unit_test(test_waits_for_room),
+        cmocka_unit_test(test_large_blocks),
+        cmocka_unit_test(test_fill_ahead),
+        cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_lending),
+        cmocka_unit_test(test_bound),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,139 @@
+/* Expected values: what Python's json.load and transformers' configuration classes take from the same text.
+ */
+#include "layout/format/config.h"
+
+#include <cjson/cJSON.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <cmocka.h>
+
+#define LENGTH(array) (sizeof(array) / sizeof *(array))
+#define COUNTS_MAX 4
+
+static const struct {
+    const char *text;
+    const char *model_type, *transformers_weights;
+    uint64_t counts[COUNTS_MAX]; /* ends with 0 */
+} ACCEPTED[] = {
+    {"{}", NULL, NULL, {0}},
+    {"{\"model_type\":\"qwen3_moe\",\"num_experts\":128}", "qwen3_moe", NULL, {128}},
+    {"{\"model_type\":null,\"transformers_weights\":\"w.safetensors\"}", NULL, "w.safetensors", {0}},
+    {"{\"model_type\":\"old\",\"model_type\":\"new\"}", "new", NULL, {0}},
+    {"{\"text_config\":{\"num_local_experts\":8,\"x\":[{\"n_routed_experts\":4}]},\"moe_num_experts\":64,"
+     "\"num_experts\":8}",
+     NULL,
+     NULL,
+     {4, 8, 64}},
+    {"{\"num_experts\":0,\"num_local_experts\":-1,\"n_routed_experts\":8.0,\"moe_num_experts\":[64,64]}",
+     NULL,
+     NULL,
+     {0}},
+    {"{\"num_experts\":\"8\",\"a\":{\"num_experts\":null},\"b\":{\"num_experts\":true}}", NULL, NULL, {0}},
+    {"{\"num_experts_per_tok\":8,\"xnum_experts\":3}", NULL, NULL, {0}},
+    {"{\"num_experts\":9007199254740993}", NULL, NULL, {UINT64_C(9007199254740993)}},
+    {"{\"a\":NaN,\"b\":[Infinity,-Infinity,NaN,NaN],\"model_type\":\"NaN, -Infinity\"}",
+     "NaN, -Infinity",
+     NULL,
+     {0}},
+    {" {\"model_type\":\"\\u0071\"} \n", "q", NULL, {0}},
+};
+
+static void configs_are_read(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < LENGTH(ACCEPTED); i++) {
+        struct error err = {0};
+        struct config config;
+        size_t n = 0;
+        if (config_parse("d/config.json", ACCEPTED[i].text, strlen(ACCEPTED[i].text), &config, &err))
+            fail_msg("%s: %s", ACCEPTED[i].text, err.text);
+        const char *const pairs[2][2] = {{config.model_type, ACCEPTED[i].model_type},
+                                         {config.transformers_weights, ACCEPTED[i].transformers_weights}};
+        for (int p = 0; p < 2; p++) {
+            assert_int_equal(pairs[p][0] != NULL, pairs[p][1] != NULL);
+            if (pairs[p][1])
+                assert_string_equal(pairs[p][0], pairs[p][1]);
+        }
+        while (n < COUNTS_MAX && ACCEPTED[i].counts[n])
+            n++;
+        assert_int_equal(config.n_expert_counts, n);
+        for (size_t c = 0; c < n; c++)
+            assert_true(config.expert_counts[c] == ACCEPTED[i].counts[c]);
+        config_free(&config);
+    }
+}
+
+static void nan_and_infinity_read_as_null(void **state)
+{
+    static const char TEXT[] = "{\"a\":NaN,\"b\":-Infinity,\"c\":[Infinity,1],\"d\":\"Infinity\"}";
+    struct error err = {0};
+    struct config config;
+
+    (void)state;
+    assert_int_equal(config_parse("config.json", TEXT, strlen(TEXT), &config, &err), 0);
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(config.root, "a")));
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(config.root, "b")));
+    assert_true(cJSON_IsNull(cJSON_GetArrayItem(cJSON_GetObjectItem(config.root, "c"), 0)));
+    assert_int_equal(cJSON_GetArrayItem(cJSON_GetObjectItem(config.root, "c"), 1)->valueint, 1);
+    assert_string_equal(cJSON_GetObjectItem(config.root, "d")->valuestring, "Infinity");
+    config_free(&config);
+}
+
+static void the_text_need_not_end_in_nul(void **state)
+{
+    static const char TEXT[] = {'{', '"', 'n', 'u', 'm', '_', 'e', 'x', 'p', 'e',
+                                'r', 't', 's', '"', ':', 'N', 'a', 'N', '}', 'x'};
+    struct error err = {0};
+    struct config config;
+
+    (void)state;
+    assert_int_equal(config_parse("config.json", TEXT, sizeof TEXT - 1, &config, &err), 0);
+    assert_int_equal(config.n_expert_counts, 0);
+    config_free(&config);
+}
+
+static const struct {
+    const char *text, *message;
+} REFUSED[] = {
+    {"", "d/config.json: byte 0: the text ends where a value is expected"},
+    {"[]", "d/config.json: byte 0: not a JSON object"},
+    {"null", "d/config.json: byte 0: not a JSON object"},
+    {"NaN", "d/config.json: byte 0: not a JSON object"},
+    {"{\"a\":1", "d/config.json: byte 6: the text ends where a comma or } is expected"},
+    {"{\"a\":1}}", "d/config.json: byte 7: '}' where the end of the text is expected"},
+    {"{\"a\":NaNN}", "d/config.json: byte 8: 'N' where a comma or } is expected"},
+    {"{\"a\":nan}", "d/config.json: byte 5: 'n' where a value is expected"},
+    {"version https://git-lfs.github.com/spec/v1\n", "d/config.json: byte 0: 'v' where a value is expected"},
+    {"{\"model_type\":3}", "d/config.json: model_type is not a string"},
+    {"{\"model_type\":[\"a\"]}", "d/config.json: model_type is not a string"},
+    {"{\"transformers_weights\":{}}", "d/config.json: transformers_weights is not a string"},
+    {"{\"model_type\":\"a\\u0000b\"}", "d/config.json: byte 15: a string holds U+0000"},
+    {"{\"a\":{\"b\":\"\\ud800\"}}", "d/config.json: near byte "},
+};
+
+static void bad_configs_are_refused(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < LENGTH(REFUSED); i++) {
+        struct error err = {0};
+        struct config config;
+        if (config_parse("d/config.json", REFUSED[i].text, strlen(REFUSED[i].text), &config, &err) == 0)
+            fail_msg("accepted: %s", REFUSED[i].text);
+        if (!strstr(err.text, REFUSED[i].message))
+            fail_msg("%s: \"%s\" lacks \"%s\"", REFUSED[i].text, err.text, REFUSED[i].message);
+        error_free(&err);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(configs_are_read),
+        cmocka_unit_test(nan_and_infinity_read_as_null),
+        cmocka_unit_test(the_text_need_not_end_in_nul),
+        cmocka_unit_test(bad_configs_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

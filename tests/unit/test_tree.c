@@ -1,0 +1,294 @@
+#include "fs/view/tree.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* A source directory and a plan as literals: two shards become two weight files and an index. */
+static struct source_file files[] = {
+    {.path = "a.safetensors",
+     .stat = {.st_mode = S_IFREG | 0640, .st_uid = 7, .st_gid = 8, .st_mtim = {100, 5}}},
+    {.path = "b.safetensors",
+     .stat = {.st_mode = S_IFREG | 0755, .st_uid = 7, .st_gid = 8, .st_mtim = {100, 9}}},
+    {.path = "config.json"},
+};
+
+static struct directory_entry entries[] = {
+    {.path = "a", .is_directory = true, .stat = {.st_mode = S_IFDIR | 0755}},
+    {.path = "a.b",
+     .is_directory = true,
+     .stat = {.st_mode = S_IFDIR | 0700, .st_uid = 3, .st_mtim = {50, 1}}},
+    {.path = "a.b/x", .file = 4, .stat = {.st_mode = S_IFREG | 0666}},
+    {.path = "a/deep", .is_directory = true, .stat = {.st_mode = S_IFDIR | 0755}},
+    {.path = "a/deep/y", .file = 5, .stat = {.st_mode = S_IFREG | 0644}},
+    {.path = "a/x", .file = 3, .stat = {.st_mode = S_IFREG | 0600}},
+    {.path = "config.json",
+     .file = 2,
+     .stat = {.st_mode = S_IFREG | 0755, .st_uid = 1, .st_gid = 2, .st_size = 513, .st_mtim = {70, 3}}},
+};
+
+static struct planned_file planned[] = {
+    {.name = "a.safetensors", .size = 4096},
+    {.name = "b.safetensors", .size = UINT64_C(5) << 30},
+    {.name = "model.safetensors.index.json", .size = 1},
+};
+
+struct fixture {
+    struct directory directory;
+    struct plan plan;
+    struct tree tree;
+};
+
+static struct fixture make(void)
+{
+    return (struct fixture){
+        .directory = {.stat = {.st_mode = S_IFDIR | 0775, .st_uid = 11, .st_gid = 12, .st_mtim = {90, 2}},
+                      .checkpoint = {.n_shards = 2},
+                      .entries = entries,
+                      .n_entries = sizeof entries / sizeof *entries,
+                      .files = files,
+                      .n_files = 6},
+        .plan = {.files = planned, .n_files = 3, .n_weight_files = 2},
+    };
+}
+
+static void build(struct fixture *fixture)
+{
+    struct error err = {0};
+
+    *fixture = make();
+    assert_int_equal(tree_build(&fixture->directory, &fixture->plan, &fixture->tree, &err), 0);
+    assert_null(err.text);
+}
+
+static const struct tree_inode *walk(const struct tree *tree, const char *path)
+{
+    char copy[128], *rest = copy;
+    const struct tree_inode *inode = tree_get(tree, TREE_ROOT);
+
+    snprintf(copy, sizeof copy, "%s", path);
+    for (const char *name; inode && (name = strsep(&rest, "/")) && *name;)
+        inode = tree_lookup(tree, inode, name);
+    return inode;
+}
+
+/* By depth, then by path: "a.b/x" before "a/x", because '.' comes before '/'. */
+static void numbers_follow_the_paths(void **state)
+{
+    static const char *const order[] = {
+        "",
+        "a",
+        "a.b",
+        "a.safetensors",
+        "b.safetensors",
+        "config.json",
+        "model.safetensors.index.json",
+        "a.b/x",
+        "a/deep",
+        "a/x",
+        "a/deep/y",
+    };
+    struct fixture fixture;
+
+    (void)state;
+    build(&fixture);
+    assert_int_equal(fixture.tree.n_inodes, sizeof order / sizeof *order);
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
+        const struct tree_inode *inode = tree_get(&fixture.tree, i + 1);
+        assert_string_equal(inode->path, order[i]);
+        assert_int_equal(inode->stat.st_ino, i + 1);
+        assert_ptr_equal(walk(&fixture.tree, order[i]), inode);
+    }
+    assert_null(tree_get(&fixture.tree, 0));
+    assert_null(tree_get(&fixture.tree, 12));
+    assert_null(tree_get(&fixture.tree, UINT64_MAX));
+    tree_free(&fixture.tree);
+}
+
+/* Number, and the same whatever the order in which the scan gave the entries. */
+static void numbers_do_not_follow_the_scan(void **state)
+{
+    struct directory_entry reversed[sizeof entries / sizeof *entries];
+    size_t n = sizeof entries / sizeof *entries;
+    struct fixture fixture, other = make();
+    struct error err = {0};
+
+    (void)state;
+    build(&fixture);
+    for (size_t i = 0; i < n; i++)
+        reversed[i] = entries[n - 1 - i];
+    other.directory.entries = reversed;
+    assert_int_equal(tree_build(&other.directory, &other.plan, &other.tree, &err), 0);
+    for (uint64_t i = 1; i <= fixture.tree.n_inodes; i++)
+        assert_string_equal(tree_get(&fixture.tree, i)->path, tree_get(&other.tree, i)->path);
+    tree_free(&fixture.tree);
+    tree_free(&other.tree);
+}
+
+static void lookup_finds_what_is_there_only(void **state)
+{
+    static const struct {
+        const char *directory, *name, *found; /* found: a path, or NULL */
+    } cases[] = {
+        {"", ".", ""},         {"", "..", ""},         {"a", ".", "a"},       {"a", "..", ""},
+        {"a/deep", "..", "a"}, {"a", "x", "a/x"},      {"a.b", "x", "a.b/x"}, {"a", "deep", "a/deep"},
+        {"", "a.b", "a.b"},    {"", "", NULL},         {"", "a.", NULL},      {"", "a.b/x", NULL},
+        {"", "x", NULL},       {"a", "y", NULL},       {"a.b", "deep", NULL}, {"", "zzz", NULL},
+        {"", "A", NULL},       {"a/deep", "yy", NULL}, {"", "...", NULL},     {"a/deep", "y", "a/deep/y"},
+    };
+    struct fixture fixture;
+
+    (void)state;
+    build(&fixture);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct tree_inode *directory = walk(&fixture.tree, cases[i].directory);
+        const struct tree_inode *found = tree_lookup(&fixture.tree, directory, cases[i].name);
+        if (cases[i].found)
+            assert_string_equal(found->path, cases[i].found);
+        else
+            assert_null(found);
+    }
+    tree_free(&fixture.tree);
+}
+
+static void attributes(void **state)
+{
+    static const struct {
+        const char *path;
+        mode_t mode;
+        uid_t uid;
+        gid_t gid;
+        nlink_t links;
+        off_t size;
+        blkcnt_t blocks; /* of 512 bytes */
+        struct timespec mtime;
+    } cases[] = {
+        {"", S_IFDIR | 0555, 11, 12, 4, 4096, 8, {90, 2}},
+        {"a", S_IFDIR | 0555, 0, 0, 3, 4096, 8, {0, 0}},
+        {"a.b", S_IFDIR | 0500, 3, 0, 2, 4096, 8, {50, 1}},
+        {"config.json", S_IFREG | 0444, 1, 2, 1, 513, 2, {70, 3}},
+        {"a/x", S_IFREG | 0400, 0, 0, 1, 0, 0, {0, 0}},
+        /* what both shards allow; the newer shard's time */
+        {"a.safetensors", S_IFREG | 0440, 7, 8, 1, 4096, 8, {100, 9}},
+        {"b.safetensors", S_IFREG | 0440, 7, 8, 1, INT64_C(5) << 30, INT64_C(5) << 21, {100, 9}},
+        {"model.safetensors.index.json", S_IFREG | 0440, 7, 8, 1, 1, 1, {100, 9}},
+    };
+    struct fixture fixture;
+
+    (void)state;
+    build(&fixture);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct stat *stat = &walk(&fixture.tree, cases[i].path)->stat;
+        assert_int_equal(stat->st_mode, cases[i].mode);
+        assert_int_equal(stat->st_uid, cases[i].uid);
+        assert_int_equal(stat->st_gid, cases[i].gid);
+        assert_int_equal(stat->st_nlink, cases[i].links);
+        assert_int_equal(stat->st_size, cases[i].size);
+        assert_int_equal(stat->st_blocks, cases[i].blocks);
+        assert_int_equal(stat->st_blksize, 1 << 20);
+        assert_memory_equal(&stat->st_mtim, &cases[i].mtime, sizeof cases[i].mtime);
+        assert_memory_equal(&stat->st_ctim, &cases[i].mtime, sizeof cases[i].mtime);
+    }
+    assert_int_equal(fixture.tree.total_size, 4096 + (UINT64_C(5) << 30) + 1 + 513);
+    tree_free(&fixture.tree);
+}
+
+/* Two shards of different owners: the virtual file is the first one's, who must not read the second's through
+ * it. */
+static void modes_of_shards_with_different_owners(void **state)
+{
+    static const struct {
+        mode_t first, second;
+        uid_t uid;
+        gid_t gid;
+        mode_t expected;
+    } cases[] = {
+        {0400, 0400, 7, 8, 0400}, {0400, 0400, 9, 8, 0000}, {0444, 0440, 9, 8, 0040},
+        {0444, 0440, 7, 9, 0400}, {0444, 0444, 9, 9, 0444}, {0640, 0644, 9, 8, 0440},
+        {0644, 0640, 9, 9, 0000}, {0777, 0755, 7, 8, 0444},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct fixture fixture = make();
+        struct source_file shards[2] = {files[0], files[1]};
+        struct error err = {0};
+        shards[0].stat.st_mode = S_IFREG | cases[i].first;
+        shards[1].stat.st_mode = S_IFREG | cases[i].second;
+        shards[1].stat.st_uid = cases[i].uid;
+        shards[1].stat.st_gid = cases[i].gid;
+        fixture.directory.files = shards;
+        assert_int_equal(tree_build(&fixture.directory, &fixture.plan, &fixture.tree, &err), 0);
+        assert_int_equal(walk(&fixture.tree, "a.safetensors")->stat.st_mode, S_IFREG | cases[i].expected);
+        tree_free(&fixture.tree);
+    }
+}
+
+static void kinds_and_files(void **state)
+{
+    static const struct {
+        const char *path;
+        enum tree_kind kind;
+        uint32_t file;
+    } cases[] = {
+        {"a.safetensors", TREE_PLANNED, 0},
+        {"b.safetensors", TREE_PLANNED, 1},
+        {"model.safetensors.index.json", TREE_PLANNED, 2},
+        {"config.json", TREE_PASSED, 2},
+        {"a/x", TREE_PASSED, 3},
+        {"a/deep/y", TREE_PASSED, 5},
+    };
+    struct fixture fixture;
+
+    (void)state;
+    build(&fixture);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct tree_inode *inode = walk(&fixture.tree, cases[i].path);
+        assert_int_equal(inode->kind, cases[i].kind);
+        assert_int_equal(inode->file, cases[i].file);
+    }
+    tree_free(&fixture.tree);
+}
+
+static void refuse(struct directory_entry entry, const char *name)
+{
+    struct fixture fixture = make();
+    struct error err = {0};
+
+    fixture.directory.entries = &entry;
+    fixture.directory.n_entries = 1;
+    assert_int_equal(tree_build(&fixture.directory, &fixture.plan, &fixture.tree, &err), -1);
+    assert_non_null(strstr(err.text, name));
+    assert_null(fixture.tree.inodes);
+    error_free(&err);
+}
+
+static void one_name_for_two_files_is_refused(void **state)
+{
+    (void)state;
+    refuse((struct directory_entry){.path = "b.safetensors", .file = 3}, "b.safetensors");
+    refuse((struct directory_entry){.path = "b.safetensors", .is_directory = true}, "--exclude");
+    /* a file in what is a weight file, and a file in nothing */
+    refuse((struct directory_entry){.path = "b.safetensors/x", .file = 3}, "b.safetensors/x");
+    refuse((struct directory_entry){.path = "nowhere/x", .file = 3}, "nowhere/x");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(numbers_follow_the_paths),
+        cmocka_unit_test(numbers_do_not_follow_the_scan),
+        cmocka_unit_test(lookup_finds_what_is_there_only),
+        cmocka_unit_test(attributes),
+        cmocka_unit_test(modes_of_shards_with_different_owners),
+        cmocka_unit_test(kinds_and_files),
+        cmocka_unit_test(one_name_for_two_files_is_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
