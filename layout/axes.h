@@ -3,8 +3,7 @@
  *     axes := dim*    dim := word | "(" word+ ")"      left is outer, row-major; "" is a scalar
  *
  * A coordinate is a word. `proj` is the position among the projections that the tensor holds; every other
- * word
- * (`expert`, `inner`, `hidden`, ...) is an axis whose size is one number for a whole group of tensors. */
+ * word (`expert`, `inner`, `hidden`, ...) is an axis whose size is one number for a whole group of tensors. */
 #ifndef MOEFS_LAYOUT_AXES_H
 #define MOEFS_LAYOUT_AXES_H
 

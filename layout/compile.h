@@ -31,8 +31,8 @@ struct compile_target {
 };
 
 /* Adds the target's tensors for one group. Refuses parts that the target does not describe or whose
- * coordinates it cuts otherwise, mixed dtypes, dtypes that do not fill whole bytes, and sizes that overflow.
- */
+ * coordinates it cuts otherwise, mixed dtypes, dtypes that do not fill whole bytes, and sizes
+ * that overflow. */
 int compile_group(const struct layouts *layouts, const struct checkpoint *checkpoint,
                   const struct group *group, uint32_t group_number, const struct compile_target *target,
                   struct compile_output *output, struct error *err);

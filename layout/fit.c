@@ -43,8 +43,8 @@ static void shape_text(const struct tensor_info *info, char text[128])
     snprintf(text + at, 128 - at, "]");
 }
 
-/* The integer of a composite hole is word * experts + expert: the count of integers tells how many experts.
- */
+/* The integer of a composite hole is word * experts + expert: the count of integers tells how
+ * many experts. */
 static int split_composites(const struct fitting *f, struct hit *hits, size_t n)
 {
     uint64_t highest[FORMS_MAX] = {0};

@@ -122,8 +122,8 @@ const struct layout *layouts_find(const struct layouts *layouts, const char *nam
 const struct bound_layout *layouts_bound(const struct layouts *layouts, const struct block_rule *rule,
                                          const struct layout *layout);
 
-/* Refuses a name that is neither a layout's nor "v5" nor "original", with the nearest names. option: "--to".
- */
+/* Refuses a name that is neither a layout's nor "v5" nor "original", with the nearest names. option: the one
+ * that was given the name, "--to". */
 int layouts_check_name(const struct layouts *layouts, const char *option, const char *name,
                        struct error *err);
 
@@ -153,8 +153,7 @@ bool bound_has_part(const struct bound_layout *bound, uint8_t part);
 /* The form in words, in the arena: "gate up: expert (proj inner) hidden". */
 const char *form_text(const struct layouts *layouts, const struct form *form, struct arena *arena);
 
-/* The size in elements of "why" a part must not be converted without being asked for: the option that asks,
- * or NULL. */
+/* The option that must be given before the part is converted ("--fp8 keep"), or NULL where none is needed. */
 const char *layouts_part_option(const struct layouts *layouts, const struct layout *layout, uint8_t part);
 
 #endif

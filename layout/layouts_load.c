@@ -200,8 +200,8 @@ static int bind_form(struct layouts *layouts, struct block_rule *rule, const str
     return 0;
 }
 
-/* Every projection of the architecture is in exactly one kind of tensor, and each kind has names of its own.
- */
+/* Every projection of the architecture is in exactly one kind of tensor, and each kind has names of
+ * its own. */
 static int check_forms(const struct form *forms, uint8_t n, const struct spelling *spelling,
                        struct place *place, struct error *err)
 {

@@ -66,8 +66,8 @@ static void choose_targets(struct planning *p)
 
 /* ---- compiling ---- */
 
-/* What tensors in no group are called: back to what they were for the stored layout, then as the target says.
- */
+/* What tensors in no group are called: back to what they were for the stored layout, then as the
+ * target says. */
 struct naming {
     struct renames *back, *there; /* or NULL */
 };

@@ -69,8 +69,7 @@ struct planned_file {
     uint64_t size; /* bytes */
     /* PLAN_NO_SHARD, or: this file is that shard's file, verbatim (head is then empty) */
     uint32_t verbatim_shard;
-    /* What lies before the tensors: the safetensors header; of a file without tensors (the index) all of it.
-     */
+    /* What lies before the tensors: the safetensors header. Of a file without tensors (the index): all. */
     const char *head;
     uint64_t head_length;
     uint32_t first_tensor; /* its tensors are contiguous in plan.tensors, by offset, without holes */
@@ -100,10 +99,9 @@ struct plan {
     uint32_t n_boxes;
     struct planned_group *groups; /* by block */
     uint32_t n_groups;
-    const char *
-        *source_holds;   /* for each of checkpoint.tensors: as planned_tensor.holds; NULL: of no group */
-    uint64_t total_size; /* bytes of all tensors: the index's total_size */
-    bool dense;          /* no experts: everything passes through */
+    const char **source_holds; /* for each of checkpoint.tensors, as planned_tensor.holds; NULL: no group */
+    uint64_t total_size;       /* bytes of all tensors: the index's total_size */
+    bool dense;                /* no experts: everything passes through */
     struct notes notes;
 };
 

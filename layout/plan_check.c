@@ -70,8 +70,8 @@ static void refuse_unasked(struct planning *p, const struct group *group, const 
     }
 }
 
-/* Quantised weights whose shapes no layout describes, under the names of a layout that is wanted: they stay.
- */
+/* Quantised weights whose shapes no layout describes, under the names of a layout that is wanted:
+ * they stay. */
 static bool stays_quantised(const struct planning *p, const struct unfit_block *unfit)
 {
     const struct block_rule *rule = architecture_rule(p->architecture, unfit->block);

@@ -12,6 +12,11 @@ struct block_entry {
     UT_hash_handle hh;
 };
 
+/* The groups of one block. */
+struct block_groups {
+    uint32_t first, n;
+};
+
 struct work {
     const struct recognise_input *input;
     struct recognition *result;
@@ -20,10 +25,8 @@ struct work {
     UT_array *hits;        /* struct hit */
     UT_array *groups;      /* struct group */
     UT_array *unfit;       /* struct unfit_block */
-    /* For each block that has hits (the first n_hit_blocks): its first group and their number */
-    struct block_groups {
-        uint32_t first, n;
-    } * groups_of_block;
+    /* For each block that has hits (the first n_hit_blocks). */
+    struct block_groups *groups_of_block;
     uint32_t n_hit_blocks;
     /* The layouts that are tried for blocks of a rule: its own, the generic ones, and what --from says. */
     bool candidates[BLOCK_RULES_MAX][LAYOUTS_MAX];

@@ -16,8 +16,8 @@ int renames_compile(const struct layout *layout, struct renames **renames, struc
 int renames_compile_back(const struct layout *layout, struct renames **renames, struct error *err);
 void renames_free(struct renames *renames);
 
-/* The name by the first pair that fits, in the arena; the name itself where none does. renames may be NULL.
- */
+/* The name by the first pair that fits, in the arena; the name itself where none does. renames may
+ * be NULL. */
 const char *renames_apply(const struct renames *renames, const char *name, struct arena *arena);
 
 #endif

@@ -52,13 +52,16 @@ void plan_view_print_shape(const struct tensor_info *info)
     putchar(']');
 }
 
-/* How much of each source tensor goes into one virtual tensor. */
+/* How much of one source tensor goes into a virtual tensor. */
+struct source_use {
+    uint64_t runs, bytes; /* that are copied */
+    bool computed;
+};
+
+/* The source tensors of one virtual tensor. */
 struct explanation {
-    struct source_use {
-        uint64_t runs, bytes; /* that are copied */
-        bool computed;
-    } * uses;        /* for each of checkpoint.tensors */
-    uint32_t *order; /* the tensors that are used, as they come first */
+    struct source_use *uses; /* for each of checkpoint.tensors */
+    uint32_t *order;         /* the tensors that are used, as they come first */
     uint32_t n;
 };
 

@@ -24,8 +24,7 @@ struct served {
     struct passthrough *passthrough; /* NULL: not asked for */
     struct readahead *readahead;     /* NULL: off */
     void (*ready)(void *context);    /* called once, before the kernel's first request is answered */
-    void (*refuse)(void *context,
-                   const char *why); /* instead of ready: the kernel cannot do what was asked for */
+    void (*refuse)(void *context, const char *why); /* instead of ready: the kernel cannot do it */
     void *context;
 };
 

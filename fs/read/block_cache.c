@@ -23,7 +23,7 @@
 #define A1OUT_SHARE 2
 /* Keys cost memory too: with tiny blocks the bytes they stand for are no bound. */
 #define A1OUT_KEYS_MAX 16384
-/* Of so many of the oldest blocks it is looked at whether they are still being read. */
+/* At most this many of the oldest blocks are checked for readers. */
 #define LOOKED_AT_MAX 64
 /* Contents of at least this many bytes are mappings of their own: what malloc keeps of freed megabytes, in an
  * arena per thread, is as much again as the cache may hold. */
@@ -64,8 +64,7 @@ struct applicant {
 };
 
 struct block_cache {
-    pthread_mutex_t
-        lock; /* guards everything; never held while a block is filled, allocated, freed or copied */
+    pthread_mutex_t lock; /* of everything; not held while a block is filled, allocated, freed or copied */
     size_t capacity;
     block_fill *fill;
     void *context;

@@ -37,8 +37,8 @@ struct checkpoint {
     /* Names of the index that no file has: loaders ignore them; a hole where an expert is meant. */
     const char **absent;
     size_t n_absent;
-    /* The name of the index to generate: what transformers_weights names, else model.safetensors.index.json.
-     */
+    /* The name of the index to generate: what transformers_weights names,
+     * else model.safetensors.index.json. */
     const char *index_name;
     /* transformers_weights names an index: it must exist whatever the weight files are. */
     bool index_required;

@@ -29,8 +29,7 @@ enum json_kind {
 
 struct json_token {
     enum json_kind kind;
-    const char
-        *text; /* raw bytes inside the text: a number's digits; a key's or string's inside without quotes */
+    const char *text; /* raw, inside the reader's text: a number, or a key or string without its quotes */
     size_t length;
     bool escaped; /* key or string: holds backslashes, json_string() decodes them */
 };

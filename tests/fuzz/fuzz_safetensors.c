@@ -1,5 +1,5 @@
-/* Any bytes as a safetensors file: what is accepted covers the file without holes, and can be written again.
- */
+/* Any bytes as a safetensors file: what is accepted covers the file without holes, and can be
+ * written again. */
 #include "layout/format/safetensors.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* What must hold for every plan, whatever the checkpoint: for unit tests and fuzzing. Aborts with a message.
- */
+/* What must hold for every plan, whatever the checkpoint: for unit tests and fuzzing. Aborts with
+ * a message. */
 #ifndef MOEFS_TESTS_PLAN_CHECK_H
 #define MOEFS_TESTS_PLAN_CHECK_H
 

@@ -1,5 +1,5 @@
-/* For test_safetensors_writer.py: a case is lines "DTYPE NDIM DIM... LENGTH NAME"; its answer is the header.
- */
+/* For test_safetensors_writer.py: a case is lines "DTYPE NDIM DIM... LENGTH NAME"; its answer is
+ * the header. */
 #include "cases.h"
 #include "layout/format/safetensors.h"
 

@@ -1,5 +1,5 @@
-/* Expected values: what Python's json.load and transformers' configuration classes take from the same text.
- */
+/* Expected values: what Python's json.load and transformers' configuration classes take from the
+ * same text. */
 #include "layout/format/config.h"
 
 #include <cjson/cJSON.h>

@@ -122,10 +122,9 @@ static void check_gather(const struct plan *plan, struct memory_source *memory, 
 
 /* The conversions of the layouts for one expert of I x H, bases in elements; what each reads is known
  * exactly. */
-#define DIM(n, t, s)                                                                                         \
-    {                                                                                                        \
-        n, t, s                                                                                              \
-    }
+/* clang-format off */
+#define DIM(n, t, s) {n, t, s}
+/* clang-format on */
 enum { I = 24, H = 40, BIG_I = 256, BIG_H = 520 };
 
 struct known {
@@ -136,69 +135,35 @@ struct known {
     uint64_t row;               /* elements of the unit when the limit is one byte; 0: cannot be cut */
 };
 
+/* clang-format off */
 static const struct known known[] = {
-    {"in-out to merged",
-     2 * I *H,
-     2,
-     {{0, 2, 5, 0, {DIM(I, H, 1), DIM(H, 1, 2 * I)}}, {0, 2, 5 + I, I *H, {DIM(I, H, 1), DIM(H, 1, 2 * I)}}},
-     H},
-    {"in-out to merged, large",
-     2 * BIG_I *BIG_H,
-     2,
+    {"in-out to merged", 2 * I * H, 2,
+     {{0, 2, 5, 0, {DIM(I, H, 1), DIM(H, 1, 2 * I)}}, {0, 2, 5 + I, I * H, {DIM(I, H, 1), DIM(H, 1, 2 * I)}}}, H},
+    {"in-out to merged, large", 2 * BIG_I * BIG_H, 2,
      {{0, 2, 5, 0, {DIM(BIG_I, BIG_H, 1), DIM(BIG_H, 1, 2 * BIG_I)}},
-      {0, 2, 5 + BIG_I, BIG_I *BIG_H, {DIM(BIG_I, BIG_H, 1), DIM(BIG_H, 1, 2 * BIG_I)}}},
-     BIG_H},
-    {"merged to in-out",
-     2 * I *H,
-     2,
-     {{0, 2, 3, 0, {DIM(H, 2 * I, 1), DIM(I, 1, H)}}, {0, 2, 3 + I *H, I, {DIM(H, 2 * I, 1), DIM(I, 1, H)}}},
-     2 * I},
-    {"per-expert to in-out",
-     2 * I *H,
-     2,
-     {{0, 2, 7, 0, {DIM(H, 2 * I, 1), DIM(I, 1, H)}}, {1, 2, 9, I, {DIM(H, 2 * I, 1), DIM(I, 1, H)}}},
-     2 * I},
-    {"interleaved to merged: rows",
-     2 * I *H,
-     2,
-     {{0, 2, 1, 0, {DIM(I, H, 2 * H), DIM(H, 1, 1)}}, {0, 2, 1 + H, I *H, {DIM(I, H, 2 * H), DIM(H, 1, 1)}}},
-     H},
-    {"merged to interleaved: rows",
-     2 * I *H,
-     2,
-     {{0, 2, 1, 0, {DIM(I, 2 * H, H), DIM(H, 1, 1)}}, {0, 2, 1 + I *H, H, {DIM(I, 2 * H, H), DIM(H, 1, 1)}}},
-     2 * H},
-    {"in-out-interleaved to merged",
-     2 * I *H,
-     2,
-     {{0, 2, 4, 0, {DIM(I, H, 2), DIM(H, 1, 2 * I)}}, {0, 2, 5, I *H, {DIM(I, H, 2), DIM(H, 1, 2 * I)}}},
-     H},
-    {"bias out of in-out-interleaved",
-     2 * I,
-     2,
-     {{0, 1, 2, 0, {DIM(I, 1, 2)}}, {0, 1, 3, I, {DIM(I, 1, 2)}}},
-     1},
-    {"bias into in-out-interleaved",
-     2 * I,
-     2,
-     {{0, 1, 2, 0, {DIM(I, 2, 1)}}, {0, 1, 2 + I, 1, {DIM(I, 2, 1)}}},
-     2},
-    {"four axes turned round",
-     3 * 4 * 5 * 6,
-     1,
-     {{0, 4, 0, 0, {DIM(3, 120, 1), DIM(4, 30, 3), DIM(5, 6, 12), DIM(6, 1, 60)}}},
-     120},
-    {"a transpose and one element",
-     6 * 4 + 1,
-     2,
-     {{0, 2, 0, 0, {DIM(6, 4, 1), DIM(4, 1, 6)}}, {1, 0, 8, 24, {DIM(0, 0, 0)}}},
-     4},
-    {"rows that do not agree",
-     4 * 6 + 3 * 5,
-     2,
-     {{0, 2, 0, 0, {DIM(4, 6, 1), DIM(6, 1, 4)}}, {1, 2, 0, 24, {DIM(3, 5, 1), DIM(5, 1, 3)}}},
-     0},
+      {0, 2, 5 + BIG_I, BIG_I * BIG_H, {DIM(BIG_I, BIG_H, 1), DIM(BIG_H, 1, 2 * BIG_I)}}}, BIG_H},
+    {"merged to in-out", 2 * I * H, 2,
+     {{0, 2, 3, 0, {DIM(H, 2 * I, 1), DIM(I, 1, H)}}, {0, 2, 3 + I * H, I, {DIM(H, 2 * I, 1), DIM(I, 1, H)}}}, 2 * I},
+    {"per-expert to in-out", 2 * I * H, 2,
+     {{0, 2, 7, 0, {DIM(H, 2 * I, 1), DIM(I, 1, H)}}, {1, 2, 9, I, {DIM(H, 2 * I, 1), DIM(I, 1, H)}}}, 2 * I},
+    {"interleaved to merged: rows", 2 * I * H, 2,
+     {{0, 2, 1, 0, {DIM(I, H, 2 * H), DIM(H, 1, 1)}}, {0, 2, 1 + H, I * H, {DIM(I, H, 2 * H), DIM(H, 1, 1)}}}, H},
+    {"merged to interleaved: rows", 2 * I * H, 2,
+     {{0, 2, 1, 0, {DIM(I, 2 * H, H), DIM(H, 1, 1)}}, {0, 2, 1 + I * H, H, {DIM(I, 2 * H, H), DIM(H, 1, 1)}}}, 2 * H},
+    {"in-out-interleaved to merged", 2 * I * H, 2,
+     {{0, 2, 4, 0, {DIM(I, H, 2), DIM(H, 1, 2 * I)}}, {0, 2, 5, I * H, {DIM(I, H, 2), DIM(H, 1, 2 * I)}}}, H},
+    {"bias out of in-out-interleaved", 2 * I, 2,
+     {{0, 1, 2, 0, {DIM(I, 1, 2)}}, {0, 1, 3, I, {DIM(I, 1, 2)}}}, 1},
+    {"bias into in-out-interleaved", 2 * I, 2,
+     {{0, 1, 2, 0, {DIM(I, 2, 1)}}, {0, 1, 2 + I, 1, {DIM(I, 2, 1)}}}, 2},
+    {"four axes turned round", 3 * 4 * 5 * 6, 1,
+     {{0, 4, 0, 0, {DIM(3, 120, 1), DIM(4, 30, 3), DIM(5, 6, 12), DIM(6, 1, 60)}}}, 120},
+    {"a transpose and one element", 6 * 4 + 1, 2,
+     {{0, 2, 0, 0, {DIM(6, 4, 1), DIM(4, 1, 6)}}, {1, 0, 8, 24, {DIM(0, 0, 0)}}}, 4},
+    {"rows that do not agree", 4 * 6 + 3 * 5, 2,
+     {{0, 2, 0, 0, {DIM(4, 6, 1), DIM(6, 1, 4)}}, {1, 2, 0, 24, {DIM(3, 5, 1), DIM(5, 1, 3)}}}, 0},
 };
+/* clang-format on */
 
 static const unsigned element_sizes[] = {1, 2, 4, 8};
 
@@ -400,8 +365,8 @@ static void check_at_once(const struct plan *plan, struct memory_source *memory,
     free(job.target);
 }
 
-/* Neighbours in the target that different parts write: of rows with gaps, of whole rows, of single elements.
- */
+/* Neighbours in the target that different parts write: of rows with gaps, of whole rows, of
+ * single elements. */
 static void test_parts_at_once(void **state)
 {
     enum { N = 1440, BEHIND = N * N, ROUNDS = 4 };

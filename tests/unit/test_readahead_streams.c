@@ -263,8 +263,8 @@ static void strided_access_orders_nothing(void **state)
     }
 }
 
-/* Any requests at all: whatever is ordered lies in the file and behind the request (asserted by the model).
- */
+/* Any requests at all: whatever is ordered lies in the file and behind the request (asserted by
+ * the model). */
 static void ranges_are_always_inside_the_file(void **state)
 {
     struct model *model = malloc(sizeof *model);

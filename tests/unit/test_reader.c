@@ -35,47 +35,31 @@ enum {
 static const char head[] = "a header here";
 static const char index_text[] = "{\"weight_map\": {}}";
 
+/* clang-format off */
 static struct extent extents[] = {
-    {0, 100, 17 + E *SLAB, 0, PLAN_NO_GATHER},
-    {100, 200, 17 + E *SLAB + 100, 0, PLAN_NO_GATHER},
+    {0, 100, 17 + E * SLAB, 0, PLAN_NO_GATHER},
+    {100, 200, 17 + E * SLAB + 100, 0, PLAN_NO_GATHER},
     {0, SLAB, 0, 0, 0},
     {SLAB, SLAB, 0, 0, 1},
 };
 
-#define SLAB_BOXES(e)                                                                                        \
-    {0, 2, 17 + (e)*SLAB, 0, {{I, H, 1}, {H, 1, 2 * I}}},                                                    \
-    {                                                                                                        \
-        0, 2, 17 + (e)*SLAB + I * 2, I *H * 2,                                                               \
-        {                                                                                                    \
-            {I, H, 1},                                                                                       \
-            {                                                                                                \
-                H, 1, 2 * I                                                                                  \
-            }                                                                                                \
-        }                                                                                                    \
-    }
+/* The two boxes of expert e, gate and up. */
+#define SLAB_BOXES(e)                                                                     \
+    {0, 2, 17 + (e) * SLAB,         0,         {{I, H, 1}, {H, 1, 2 * I}}},                \
+    {0, 2, 17 + (e) * SLAB + I * 2, I * H * 2, {{I, H, 1}, {H, 1, 2 * I}}}
 static struct gather_box boxes[] = {SLAB_BOXES(0), SLAB_BOXES(1)};
 static struct gather gathers[] = {{SLAB, 0, 2, 2}, {SLAB, 2, 2, 2}};
 static struct planned_tensor tensors[] = {
-    {.info = {.name = "norm"}, .length = NORM, .offset = 13, .file = 0, .first_extent = 0, .n_extents = 2},
-    {.info = {.name = "empty"},
-     .length = 0,
-     .offset = 13 + NORM,
-     .file = 0,
-     .first_extent = 2,
-     .n_extents = 0},
-    {.info = {.name = "gate_up"},
-     .length = E * SLAB,
-     .offset = 13 + NORM,
-     .file = 0,
-     .first_extent = 2,
-     .n_extents = 2},
+    {.info = {.name = "norm"}, .length = NORM, .offset = 13, .first_extent = 0, .n_extents = 2},
+    {.info = {.name = "empty"}, .length = 0, .offset = 13 + NORM, .first_extent = 2, .n_extents = 0},
+    {.info = {.name = "gate_up"}, .length = E * SLAB, .offset = 13 + NORM, .first_extent = 2, .n_extents = 2},
 };
 static struct planned_file files[] = {
-    {"model-00001-of-00002.safetensors", 13 + NORM + E *SLAB, PLAN_NO_SHARD, head, 13, 0, 3},
+    {"model-00001-of-00002.safetensors", 13 + NORM + E * SLAB, PLAN_NO_SHARD, head, 13, 0, 3},
     {"model-00002-of-00002.safetensors", SHARD_1, 1, "", 0, 3, 0},
-    {"model.safetensors.index.json", sizeof index_text - 1, PLAN_NO_SHARD, index_text, sizeof index_text - 1,
-     3, 0},
+    {"model.safetensors.index.json", sizeof index_text - 1, PLAN_NO_SHARD, index_text, sizeof index_text - 1, 3, 0},
 };
+/* clang-format on */
 static const struct plan plan = {.files = files,
                                  .n_files = 3,
                                  .n_weight_files = 2,

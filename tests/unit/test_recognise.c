@@ -1,5 +1,5 @@
-/* Recognition: what a group of names and shapes is taken for. The expectations are the layouts' definitions.
- */
+/* Recognition: what a group of names and shapes is taken for. The expectations are the
+ * layouts' definitions. */
 #include "layout/recognise.h"
 
 #include <setjmp.h>
