@@ -50,16 +50,16 @@ static const char *target_block(struct planning *p, const struct layout *layout,
 
 static void choose_targets(struct planning *p)
 {
-    for (uint32_t g = 0; g < p->recognition.n_groups; g++) {
-        const struct group *group = &p->recognition.groups[g];
-        struct layout_list wanted = recognise_meaning(&p->layouts, group->rule, p->to);
+    for (uint32_t g = 0; g < p->recognition->n_groups; g++) {
+        const struct group *group = &p->recognition->groups[g];
+        struct layout_list wanted = recognise_meaning(p->layouts, group->rule, p->to);
         bool stays = planning_leaves(p, group->block) || wanted.n == 0;
         for (unsigned i = 0; i < wanted.n; i++)
             stays |=
-                bound_same_placement(layouts_bound(&p->layouts, group->rule, wanted.list[i]), group->bound);
+                bound_same_placement(layouts_bound(p->layouts, group->rule, wanted.list[i]), group->bound);
         if (stays)
             continue;
-        p->targets[g].bound = layouts_bound(&p->layouts, group->rule, wanted.list[0]);
+        p->targets[g].bound = layouts_bound(p->layouts, group->rule, wanted.list[0]);
         p->targets[g].block = target_block(p, wanted.list[0], group->block);
     }
 }
@@ -74,8 +74,8 @@ struct naming {
 
 static int naming_init(struct planning *p, struct naming *naming)
 {
-    const struct layout *from = p->from ? layouts_find(&p->layouts, p->from) : NULL;
-    const struct layout *to = layouts_find(&p->layouts, p->to);
+    const struct layout *from = p->from ? layouts_find(p->layouts, p->from) : NULL;
+    const struct layout *to = layouts_find(p->layouts, p->to);
 
     *naming = (struct naming){0};
     if (from == to)
@@ -98,7 +98,7 @@ static void pass_through(struct planning *p, uint32_t t, const struct naming *na
     struct extent copy = {
         .length = tensor->length, .source = tensor->offset, .shard = tensor->shard, .gather = PLAN_NO_GATHER};
 
-    if (p->recognition.group_of[t] == NO_GROUP) {
+    if (p->recognition->group_of[t] == NO_GROUP) {
         planned.info.name = renames_apply(naming->back, planned.info.name, &p->plan->arena);
         planned.info.name = renames_apply(naming->there, planned.info.name, &p->plan->arena);
     }
@@ -114,7 +114,7 @@ static int pass_through_all(struct planning *p)
     int result = naming_init(p, &naming);
 
     for (uint32_t t = 0; t < p->checkpoint->n_tensors && result == 0; t++) {
-        uint32_t group = p->recognition.group_of[t];
+        uint32_t group = p->recognition->group_of[t];
         if (group == NO_GROUP || !p->targets[group].bound)
             pass_through(p, t, &naming);
     }
@@ -125,13 +125,13 @@ static int pass_through_all(struct planning *p)
 
 static int compile_all(struct planning *p)
 {
-    const struct recognition *r = &p->recognition;
+    const struct recognition *r = p->recognition;
 
     if (pass_through_all(p) < 0)
         return -1;
     for (uint32_t g = 0; g < r->n_groups; g++) {
         struct error cause = {0};
-        if (p->targets[g].bound && compile_group(&p->layouts, p->checkpoint, &r->groups[g], g, &p->targets[g],
+        if (p->targets[g].bound && compile_group(p->layouts, p->checkpoint, &r->groups[g], g, &p->targets[g],
                                                  &p->output, &cause) < 0)
             error_add(p->err, "%s", cause.text);
         error_free(&cause);
@@ -178,7 +178,7 @@ static void take_extents(struct planning *p)
 
 static uint64_t group_size(const struct planning *p, const struct group *group, const char *word)
 {
-    uint8_t axis = axis_find(&p->layouts.words, word);
+    uint8_t axis = axis_find(&p->layouts->words, word);
 
     return axis == AXIS_NONE ? 0 : group->sizes[axis];
 }
@@ -189,12 +189,12 @@ static void describe_sources(struct planning *p)
     const char **holds = arena_alloc(&p->plan->arena, p->checkpoint->n_tensors * sizeof *holds);
 
     memset(holds, 0, p->checkpoint->n_tensors * sizeof *holds);
-    for (uint32_t g = 0; g < p->recognition.n_groups; g++) {
-        const struct group *group = &p->recognition.groups[g];
+    for (uint32_t g = 0; g < p->recognition->n_groups; g++) {
+        const struct group *group = &p->recognition->groups[g];
         for (unsigned f = 0; f < group->bound->n_forms; f++) {
             if (group->n_members[f] == 0)
                 continue;
-            const char *text = form_text(&p->layouts, &group->bound->forms[f], &p->plan->arena);
+            const char *text = form_text(p->layouts, &group->bound->forms[f], &p->plan->arena);
             for (uint32_t i = 0; i < group->n_members[f]; i++)
                 holds[group->members[f][i]] = text;
         }
@@ -206,19 +206,18 @@ static void describe_groups(struct planning *p)
 {
     struct plan *plan = p->plan;
 
-    plan->n_groups = p->recognition.n_groups;
+    plan->n_groups = p->recognition->n_groups;
     plan->groups = arena_alloc(&plan->arena, plan->n_groups * sizeof *plan->groups);
     for (uint32_t g = 0; g < plan->n_groups; g++) {
-        const struct group *group = &p->recognition.groups[g];
+        const struct group *group = &p->recognition->groups[g];
         const struct bound_layout *from = group->bound;
         const struct bound_layout *to = p->targets[g].bound ? p->targets[g].bound : from;
-        plan->groups[g] = (struct planned_group){
-            .block = arena_strdup(&plan->arena, group_title(group, &p->recognition.arena)),
-            .from = arena_strdup(&plan->arena, from->layout->name),
-            .to = arena_strdup(&plan->arena, to->layout->name),
-            .experts = group->n_experts,
-            .inner = group_size(p, group, "inner"),
-            .hidden = group_size(p, group, "hidden")};
+        plan->groups[g] = (struct planned_group){.block = group_title(group, &plan->arena),
+                                                 .from = from->layout->name,
+                                                 .to = to->layout->name,
+                                                 .experts = group->n_experts,
+                                                 .inner = group_size(p, group, "inner"),
+                                                 .hidden = group_size(p, group, "hidden")};
     }
 }
 
@@ -248,9 +247,9 @@ static void summarise_groups(struct plan *plan)
 /* An unknown architecture has no layouts of its own: what was taken for its layout is said. */
 static void say_inferred(struct planning *p)
 {
-    const struct recognition *r = &p->recognition;
+    const struct recognition *r = p->recognition;
 
-    if (p->architecture != &p->layouts.unknown)
+    if (p->architecture != &p->layouts->unknown)
         return;
     for (uint32_t g = 0; g < r->n_groups; g++) {
         uint32_t same = 0;
@@ -279,7 +278,7 @@ static int plan_dense(struct planning *p)
 
 static int plan_experts(struct planning *p)
 {
-    if (p->architecture == &p->layouts.unknown && is_relative_target(p->to))
+    if (p->architecture == &p->layouts->unknown && is_relative_target(p->to))
         return error_set(
             p->err,
             "config.json: model_type %s is not known, so --to %s has no meaning for it: name a layout "
@@ -302,14 +301,14 @@ static int run(struct planning *p)
     const struct checkpoint *checkpoint = p->checkpoint;
     const struct tensor_info **infos;
 
-    if (layouts_check_name(&p->layouts, "--to", p->to, p->err) < 0 ||
-        (p->from && layouts_check_name(&p->layouts, "--from", p->from, p->err) < 0))
+    if (layouts_check_name(p->layouts, "--to", p->to, p->err) < 0 ||
+        (p->from && layouts_check_name(p->layouts, "--from", p->from, p->err) < 0))
         return -1;
-    p->architecture = layouts_architecture(&p->layouts, checkpoint->config.model_type);
+    p->architecture = p->plan->architecture = layouts_architecture(p->layouts, checkpoint->config.model_type);
     infos = arena_alloc(&p->plan->arena, checkpoint->n_tensors * sizeof *infos);
     for (uint32_t t = 0; t < checkpoint->n_tensors; t++)
         infos[t] = &checkpoint->tensors[t].info;
-    struct recognise_input input = {.layouts = &p->layouts,
+    struct recognise_input input = {.layouts = p->layouts,
                                     .architecture = p->architecture,
                                     .config = &checkpoint->config,
                                     .tensors = infos,
@@ -317,8 +316,8 @@ static int run(struct planning *p)
                                     .absent = checkpoint->absent,
                                     .n_absent = checkpoint->n_absent,
                                     .from = p->from};
-    recognise(&input, &p->recognition);
-    p->targets = xcalloc(p->recognition.n_groups, sizeof *p->targets);
+    recognise(&input, p->recognition);
+    p->targets = xcalloc(p->recognition->n_groups, sizeof *p->targets);
     if ((is_dense(checkpoint) && !p->from ? plan_dense(p) : plan_experts(p)) < 0)
         return -1;
     if (compile_all(p) < 0)
@@ -346,16 +345,21 @@ int plan_build(const struct checkpoint *checkpoint, const struct plan_options *o
                          .err = err};
 
     *plan = (struct plan){0};
-    if (layouts_load(&p.layouts, files, err) < 0)
+    plan->recognition = arena_alloc(&plan->arena, sizeof *plan->recognition);
+    *plan->recognition = (struct recognition){0};
+    plan->layouts = arena_alloc(&plan->arena, sizeof *plan->layouts);
+    if (layouts_load(plan->layouts, files, err) < 0) {
+        arena_free(&plan->arena);
         return -1;
+    }
+    p.layouts = plan->layouts;
+    p.recognition = plan->recognition;
     compile_output_init(&p.output, &plan->arena);
     p.passes = xcalloc(checkpoint->n_tensors, sizeof *p.passes);
     int result = run(&p);
     compile_output_free(&p.output);
-    recognition_free(&p.recognition);
     free(p.passes);
     free(p.targets);
-    layouts_free(&p.layouts);
     if (result < 0)
         plan_free(plan);
     return result;
@@ -363,6 +367,10 @@ int plan_build(const struct checkpoint *checkpoint, const struct plan_options *o
 
 void plan_free(struct plan *plan)
 {
+    if (plan->recognition)
+        recognition_free(plan->recognition);
+    if (plan->layouts)
+        layouts_free(plan->layouts);
     notes_free(&plan->notes);
     arena_free(&plan->arena);
     *plan = (struct plan){0};

@@ -84,8 +84,16 @@ struct planned_group {
     uint64_t inner, hidden; /* I, H; 0 where the group has no such axis */
 };
 
+struct layouts;
+struct architecture;
+struct recognition;
+
 struct plan {
     struct arena arena;
+    /* What it was made from, for as long as it lives; NULL in a plan that was made by hand. */
+    struct layouts *layouts;
+    struct recognition *recognition; /* of checkpoint.tensors; groups[g] is its group g */
+    const struct architecture *architecture;
     struct planned_file *files; /* weight files by name, then the index if there is one */
     uint32_t n_files;
     uint32_t n_weight_files;

@@ -13,9 +13,9 @@ bool planning_leaves(const struct planning *p, const char *block)
 {
     const struct block_rule *rule = architecture_rule(p->architecture, block);
 
-    if (strcmp(p->to, "v5") == 0 && layouts_ignored(&p->layouts, block))
+    if (strcmp(p->to, "v5") == 0 && layouts_ignored(p->layouts, block))
         return true;
-    return recognise_meaning(&p->layouts, rule, p->to).any;
+    return recognise_meaning(p->layouts, rule, p->to).any;
 }
 
 /* ---- reasons to refuse ---- */
@@ -57,7 +57,7 @@ static void refuse_unasked(struct planning *p, const struct group *group, const 
 {
     for (unsigned f = 0; f < group->bound->n_forms; f++) {
         uint8_t part = group->bound->forms[f].part;
-        const char *option = layouts_part_option(&p->layouts, target, part);
+        const char *option = layouts_part_option(p->layouts, target, part);
         if (group->n_members[f] == 0 || !option || p->options->fp8_keep)
             continue;
         const struct tensor *scale = &p->checkpoint->tensors[group->members[f][0]];
@@ -75,11 +75,11 @@ static void refuse_unasked(struct planning *p, const struct group *group, const 
 static bool stays_quantised(const struct planning *p, const struct unfit_block *unfit)
 {
     const struct block_rule *rule = architecture_rule(p->architecture, unfit->block);
-    struct layout_list wanted = recognise_meaning(&p->layouts, rule, p->to);
+    struct layout_list wanted = recognise_meaning(p->layouts, rule, p->to);
     bool named = false;
 
     for (unsigned i = 0; i < wanted.n; i++)
-        named |= unfit->named >> (wanted.list[i] - p->layouts.layouts) & 1;
+        named |= unfit->named >> (wanted.list[i] - p->layouts->layouts) & 1;
     return named && unfit->companion != NO_TENSOR;
 }
 
@@ -95,7 +95,7 @@ static void refuse_quantised(struct planning *p, const struct unfit_block *unfit
         "%s: quantised experts: %s in %s goes with these weights, and no layout describes them (%s). Keep "
         "them as they are with --to %s, or convert a dequantised copy",
         unfit->block, companion->info.name, p->checkpoint->shards[companion->shard].name, unfit->reason,
-        p->layouts.layouts[l].name);
+        p->layouts->layouts[l].name);
 }
 
 static void refuse_unfit(struct planning *p)
@@ -103,8 +103,8 @@ static void refuse_unfit(struct planning *p)
     const struct unfit_block *first = NULL;
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < p->recognition.n_unfit; i++) {
-        const struct unfit_block *unfit = &p->recognition.unfit[i];
+    for (uint32_t i = 0; i < p->recognition->n_unfit; i++) {
+        const struct unfit_block *unfit = &p->recognition->unfit[i];
         if (planning_leaves(p, unfit->block))
             continue;
         if (stays_quantised(p, unfit)) {
@@ -123,8 +123,8 @@ static void refuse_unfit(struct planning *p)
 
 static void refuse_groups(struct planning *p)
 {
-    for (uint32_t g = 0; g < p->recognition.n_groups; g++) {
-        const struct group *group = &p->recognition.groups[g];
+    for (uint32_t g = 0; g < p->recognition->n_groups; g++) {
+        const struct group *group = &p->recognition->groups[g];
         const struct layout *present = group->bound->layout;
         const struct compile_target *target = &p->targets[g];
         if (!target->bound)
@@ -170,7 +170,7 @@ static bool read_count(const struct config *config, const char *paths, uint64_t 
  * number of experts that a loader could not use is said once. */
 static bool check_told_counts(struct planning *p, const struct group *group, bool *warned)
 {
-    const struct axis_words *words = &p->layouts.words;
+    const struct axis_words *words = &p->layouts->words;
     const char *const *counts = group->rule->counts;
     uint64_t least, sum;
 
@@ -204,9 +204,9 @@ static void check_expert_counts(struct planning *p)
     const struct group *odd = NULL;
     bool warned = false;
 
-    for (uint32_t g = 0; g < p->recognition.n_groups && config->n_expert_counts > 0; g++) {
-        const struct group *group = &p->recognition.groups[g];
-        bool found = layouts_ignored(&p->layouts, group->block) || check_told_counts(p, group, &warned);
+    for (uint32_t g = 0; g < p->recognition->n_groups && config->n_expert_counts > 0; g++) {
+        const struct group *group = &p->recognition->groups[g];
+        bool found = layouts_ignored(p->layouts, group->block) || check_told_counts(p, group, &warned);
         for (size_t i = 0; i < config->n_expert_counts; i++)
             found |= config->expert_counts[i] == group->n_experts;
         if (found)
@@ -229,7 +229,7 @@ static void check_expert_counts(struct planning *p)
 
 static int check_from(struct planning *p)
 {
-    const struct recognition *r = &p->recognition;
+    const struct recognition *r = p->recognition;
 
     for (uint32_t g = 0; g < r->n_groups; g++)
         if (r->groups[g].from_option)
@@ -250,7 +250,7 @@ int plan_check_groups(struct planning *p)
     refuse_unfit(p);
     refuse_groups(p);
     check_expert_counts(p);
-    if (!p->err->text && p->recognition.n_groups == 0 && p->recognition.n_unfit == 0)
+    if (!p->err->text && p->recognition->n_groups == 0 && p->recognition->n_unfit == 0)
         error_set(p->err,
                   "no experts found in any known layout, though this is no dense model (model_type %s)",
                   planning_model_type(p));
@@ -337,8 +337,8 @@ static void compare_way_back(struct planning *p, const struct way_back *back)
 {
     bool warned = false;
 
-    for (uint32_t g = 0; g < p->recognition.n_groups; g++) {
-        const struct group *was = &p->recognition.groups[g];
+    for (uint32_t g = 0; g < p->recognition->n_groups; g++) {
+        const struct group *was = &p->recognition->groups[g];
         const struct compile_target *target = &p->targets[g];
         if (!target->bound || reads_as(&back->plain, was, target))
             continue;
@@ -357,8 +357,8 @@ static bool all_read(const struct planning *p, const struct recognition *back)
 {
     bool all = true;
 
-    for (uint32_t g = 0; g < p->recognition.n_groups && all; g++)
-        all = !p->targets[g].bound || reads_as(back, &p->recognition.groups[g], &p->targets[g]);
+    for (uint32_t g = 0; g < p->recognition->n_groups && all; g++)
+        all = !p->targets[g].bound || reads_as(back, &p->recognition->groups[g], &p->targets[g]);
     return all;
 }
 
@@ -369,7 +369,7 @@ int plan_check_way_back(struct planning *p)
 
     for (uint32_t i = 0; i < p->plan->n_tensors; i++)
         infos[i] = &p->plan->tensors[i].info;
-    struct recognise_input input = {.layouts = &p->layouts,
+    struct recognise_input input = {.layouts = p->layouts,
                                     .architecture = p->architecture,
                                     .config = &p->checkpoint->config,
                                     .tensors = infos,

@@ -10,9 +10,9 @@ struct planning {
     const struct checkpoint *checkpoint;
     const struct plan_options *options;
     const char *to, *from;
-    struct layouts layouts;
+    const struct layouts *layouts;
     const struct architecture *architecture;
-    struct recognition recognition;
+    struct recognition *recognition;
     struct compile_target *targets; /* for each group */
     bool *passes;                   /* for each tensor: it is there unchanged, under its own name */
     struct compile_output output;

@@ -86,8 +86,7 @@ static void visit_loaders(const struct plan_view *view,
                                         void *context),
                           void *context)
 {
-    const struct architecture *architecture =
-        layouts_architecture(view->layouts, view->checkpoint->config.model_type);
+    const struct architecture *architecture = view->plan->architecture;
 
     for (unsigned l = 0; l < architecture->n_loaders; l++) {
         const char *name = architecture->loaders[l].layout->name;
@@ -239,19 +238,15 @@ static int check_tree(const struct directory *directory, const struct plan *plan
 static int print_plan(const struct directory *directory, const struct plan *plan,
                       const struct options *options, struct error *err)
 {
-    struct layouts layouts;
-
-    if (layouts_load(&layouts, NULL, err) < 0)
-        return EXIT_REFUSED;
-    struct plan_view view = {.checkpoint = &directory->checkpoint, .plan = plan, .layouts = &layouts};
+    struct plan_view view = {.checkpoint = &directory->checkpoint, .plan = plan};
     int result = 0;
+
     if (options->explain)
         result = plan_view_explain(&view, options->explain, err);
     else if (options->json)
         print_json(&view);
     else
         print_text(&view);
-    layouts_free(&layouts);
     if (result < 0)
         return EXIT_REFUSED;
     if (fflush(stdout) != 0)

@@ -2,13 +2,11 @@
 #ifndef MOEFS_FS_PLAN_VIEW_H
 #define MOEFS_FS_PLAN_VIEW_H
 
-#include "layout/layouts.h"
 #include "layout/plan.h"
 
 struct plan_view {
     const struct checkpoint *checkpoint;
     const struct plan *plan;
-    const struct layouts *layouts;
 };
 
 /* A run of one source tensor that goes into a virtual one. */

@@ -300,7 +300,7 @@ static const char *exposed_block(struct verify *verify, uint32_t g, const struct
             if (template_match(&bound->forms[f].name, tensor->info.name, strlen(tensor->info.name), &match))
                 return arena_strndup(&verify->arena, tensor->info.name, match.block_length);
     }
-    return verify->recognition.groups[g].block;
+    return verify->plan->recognition->groups[g].block;
 }
 
 /* Elements that do not fill whole bytes have no address: such groups are compared as they are stored. */
@@ -315,7 +315,7 @@ static bool is_addressable(const struct verify *verify, const struct group *grou
 
 static int add_group(struct verify *verify, uint32_t g, struct error *err)
 {
-    const struct group *group = &verify->recognition.groups[g];
+    const struct group *group = &verify->plan->recognition->groups[g];
     const struct bound_layout *per_expert =
         layouts_bound(verify->layouts, group->rule, layouts_find(verify->layouts, "per-expert"));
     const struct layout *to = layouts_find(verify->layouts, verify->plan->groups[g].to);
@@ -342,9 +342,9 @@ static int add_group(struct verify *verify, uint32_t g, struct error *err)
 
 static int find_groups(struct verify *verify, struct error *err)
 {
-    verify->groups = xcalloc(verify->recognition.n_groups, sizeof *verify->groups);
-    for (uint32_t g = 0; g < verify->recognition.n_groups; g++) {
-        const struct group *group = &verify->recognition.groups[g];
+    verify->groups = xcalloc(verify->plan->recognition->n_groups, sizeof *verify->groups);
+    for (uint32_t g = 0; g < verify->plan->recognition->n_groups; g++) {
+        const struct group *group = &verify->plan->recognition->groups[g];
         if (verify_takes(verify, group->block) && is_addressable(verify, group) &&
             add_group(verify, g, err) < 0)
             return -1;
@@ -369,7 +369,7 @@ static int find_others(struct verify *verify, struct error *err)
         const char *name = tensor->info.name;
         if (tensor->claimed || !verify_takes(verify, name))
             continue;
-        if (verify->recognition.group_of[t] == NO_GROUP)
+        if (verify->plan->recognition->group_of[t] == NO_GROUP)
             name = renames_apply(renames, name, &verify->arena);
         for (unsigned s = 1; s < verify->n_sides; s++)
             claim(verify, s, name, tensor->info.shape, tensor->info.n_dims, tensor->info.dtype,

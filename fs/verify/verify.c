@@ -27,7 +27,6 @@ static const struct options_command verify_command = {
 /* What is open during a run. */
 struct opened {
     struct options options;
-    struct layouts layouts;
     struct directory source_directory, other_directory;
     struct plan plan;
     struct source *source, *other;
@@ -35,39 +34,12 @@ struct opened {
     bool has_other;
 };
 
-/* The same recognition as the plan's: its groups have the same numbers. */
-static void recognise_source(struct verify *verify, const struct checkpoint *checkpoint, const char *from)
-{
-    const struct tensor_info **infos =
-        arena_alloc(&verify->arena, (checkpoint->n_tensors + 1) * sizeof *infos);
-
-    for (uint32_t t = 0; t < checkpoint->n_tensors; t++)
-        infos[t] = &checkpoint->tensors[t].info;
-    const struct recognise_input input = {
-        .layouts = verify->layouts,
-        .architecture = layouts_architecture(verify->layouts, checkpoint->config.model_type),
-        .config = &checkpoint->config,
-        .tensors = infos,
-        .n_tensors = checkpoint->n_tensors,
-        .absent = checkpoint->absent,
-        .n_absent = checkpoint->n_absent,
-        .from = from};
-    recognise(&input, &verify->recognition);
-}
-
 static int open_source(struct opened *opened, struct error *err)
 {
-    const struct plan_options *plan = &opened->options.plan;
-    const char *const files[LAYOUTS_USER_MAX] = {plan->to && layouts_is_file(plan->to) ? plan->to : NULL,
-                                                 plan->from && layouts_is_file(plan->from) ? plan->from
-                                                                                           : NULL};
-
     if (directory_open(opened->options.operands[0], &opened->options.directory, &opened->source_directory,
                        err) < 0)
         return -1;
     messages_print_notes(&opened->source_directory.notes);
-    if (layouts_load(&opened->layouts, files, err) < 0)
-        return -1;
     if (plan_build(&opened->source_directory.checkpoint, &opened->options.plan, &opened->plan, err) < 0)
         return -1;
     messages_print_notes(&opened->plan.notes);
@@ -97,7 +69,6 @@ static void close_all(struct opened *opened)
     source_close(opened->source);
     source_close(opened->other);
     plan_free(&opened->plan);
-    layouts_free(&opened->layouts);
     directory_close(&opened->source_directory);
     directory_close(&opened->other_directory);
 }
@@ -119,7 +90,6 @@ static void free_verify(struct verify *verify)
     free(verify->groups);
     free(verify->others);
     free(verify->other_names);
-    recognition_free(&verify->recognition);
     report_free(&verify->report);
     arena_free(&verify->arena);
 }
@@ -184,7 +154,7 @@ static int verify_opened(const struct opened *opened, struct error *err)
                                            .before_down = opened->options.before_down};
     struct verify verify = {.options = &options,
                             .plan_options = &opened->options.plan,
-                            .layouts = &opened->layouts,
+                            .layouts = opened->plan.layouts,
                             .checkpoint = &opened->source_directory.checkpoint,
                             .plan = &opened->plan,
                             .n_threads = processors < THREADS_MAX ? processors : THREADS_MAX};
@@ -196,7 +166,6 @@ static int verify_opened(const struct opened *opened, struct error *err)
     if (opened->has_other)
         side_of_checkpoint(&verify.sides[verify.n_sides++], options.other,
                            &opened->other_directory.checkpoint, opened->other);
-    recognise_source(&verify, verify.checkpoint, opened->options.plan.from);
     if (run_levels(&verify, opened, err) == 0) {
         if (options.json)
             report_print_json(&verify);

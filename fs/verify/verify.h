@@ -169,7 +169,6 @@ struct verify {
     const struct layouts *layouts;
     const struct checkpoint *checkpoint;
     const struct plan *plan;
-    struct recognition recognition;
     struct arena arena;
     struct side sides[SIDES_MAX];
     unsigned n_sides;
