@@ -50,9 +50,13 @@ static int split_composites(const struct fitting *f, struct hit *hits, size_t n)
     uint64_t highest[FORMS_MAX] = {0};
     uint8_t n_words = f->rule->enumeration.n;
 
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        if (n_words > 0 && hits[i].value == UINT64_MAX)
+            return error_set(f->err, "%s: experts cannot be numbered up to %llu", hit_info(f, &hits[i])->name,
+                             (unsigned long long)UINT64_MAX);
         if (hits[i].value >= highest[hits[i].form])
             highest[hits[i].form] = hits[i].value + 1;
+    }
     for (size_t i = 0; i < n; i++) {
         const struct name_template *name = &f->bound->forms[hits[i].form].name;
         int hole = template_word_hole(name);

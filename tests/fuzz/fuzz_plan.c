@@ -26,6 +26,7 @@ static unsigned choose(struct bytes *b, unsigned n)
 
 #define CHOOSE(bytes, list) (list)[choose(bytes, sizeof(list) / sizeof *(list))]
 
+/* clang-format off */
 static const char *const blocks[] = {"model.layers.0.mlp", "model.layers.1.mlp", "mtp.layers.0.mlp",  "m",
                                      "a.self_attention",   "vision_encoder.0",   "x.block_sparse_moe"};
 static const char *const words[] = {"gate_proj",  "up_proj", "down_proj", "gate_up_proj",  "w1",
@@ -33,7 +34,8 @@ static const char *const words[] = {"gate_proj",  "up_proj", "down_proj", "gate_
                                     ".",          "_",       ".weight",   ".bias",         "_bias",
                                     "_scale_inv", "_blocks", "_scales",   "weight_packed", "0",
                                     "1",          "2",       "10",        "mlp",           "experts.0.",
-                                    ".experts.",  "q",       ""};
+                                    ".experts.",  "q",
+                                    "4294967295", "4294967296", "18446744073709551614", "18446744073709551615", ""};
 static const char *const types[] = {
     "qwen3_moe",       "qwen3_5_moe", "mixtral",    "gpt_oss",          "dbrx",     "longcat_flash",
     "ernie4_5_vl_moe", "nemotron_h",  "jetmoe",     "inkling2",         "nllb-moe", "switch_transformers",
@@ -41,6 +43,7 @@ static const char *const types[] = {
 static const char *const targets[] = {"v5",     "original", "per-expert", "merged",      "stacked",
                                       "in-out", "up-first", "torchtitan", "interleaved", "in-out-interleaved",
                                       "flat",   "nonsense", NULL};
+/* clang-format on */
 static const uint8_t dtypes[] = {DTYPE_BF16, DTYPE_F32, DTYPE_U8, DTYPE_F8_E4M3, DTYPE_F4};
 static const uint64_t extents[] = {1, 2, 3, 4, 5, 6, 8}, odd_extents[] = {0, 1, 2, 4, 12, 16, 128, 256};
 

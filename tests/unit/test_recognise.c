@@ -201,6 +201,37 @@ static void expert_like_names_of_no_layout_are_reported_once(void **state)
     recognition_free(&r);
 }
 
+/* A lone expert's number, also where {modality expert} makes two coordinates of it. */
+static void a_lone_large_number_is_refused(void **state)
+{
+    static const char *const types[] = {"qwen3_moe", "ernie4_5_vl_moe", "nllb-moe"};
+    static const struct {
+        const char *number, *reason; /* reason: of the composite number */
+    } rows[] = {
+        {"4294967295", "b.experts.0.gate_proj.weight is missing"},
+        {"4294967296", "4294967297 experts cannot be numbered through 2 kinds"},
+        {"18446744073709551614", "18446744073709551615 experts cannot be numbered through 2 kinds"},
+        {"18446744073709551615", "experts cannot be numbered up to 18446744073709551615"},
+        {"18446744073709551616", NULL}, /* no 64-bit integer: no layout's name */
+    };
+    (void)state;
+
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++)
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+            struct names names = {.n = 0};
+            char name[128];
+            snprintf(name, sizeof name, "b.experts.%s%s.%s.weight", t == 2 ? "expert_" : "", rows[i].number,
+                     t == 2 ? "fc1" : "gate_proj");
+            add(&names, name, 2, 5, 7, 0);
+            struct recognition r = run(&names, types[t], NULL);
+            assert_int_equal(r.n_groups, 0);
+            assert_int_equal(r.n_unfit, t == 2 && !rows[i].reason ? 0 : 1);
+            if (t == 1 && rows[i].reason && !strstr(r.unfit[0].reason, rows[i].reason))
+                fail_msg("%s: got \"%s\"", name, r.unfit[0].reason);
+            recognition_free(&r);
+        }
+}
+
 /* One kind of tensor of a family: its name, with %u for the expert where there is one for each. */
 struct kind {
     const char *name;
@@ -374,6 +405,7 @@ int main(void)
         cmocka_unit_test(says_why_nothing_fits),
         cmocka_unit_test(companions_are_counted_and_strays_are_not),
         cmocka_unit_test(expert_like_names_of_no_layout_are_reported_once),
+        cmocka_unit_test(a_lone_large_number_is_refused),
         cmocka_unit_test(families_are_known_by_their_spelling),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
