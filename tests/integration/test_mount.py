@@ -455,10 +455,9 @@ def test_umount_inside_the_mount_is_not_the_mount(run_moefs, src, mnt):
 # Dying
 
 
-def test_a_slow_end_leaves_the_next_mount_alone(mount, run_moefs, src, tmp_path):
-    """Both mounts get the same device number: the kernel gives it out anew as soon as the first is gone."""
-    at = tmp_path / "mnt"
-    at.mkdir()
+def end_slowly_beside_the_next(mount, src, at):
+    """The first daemon ends when the second one's mount has taken its place. Whether the second got the device number
+    of the first."""
     with mount(src, at=at) as first:
         device = os.stat(at).st_dev
         os.kill(first.pid, signal.SIGSTOP)
@@ -472,10 +471,19 @@ def test_a_slow_end_leaves_the_next_mount_alone(mount, run_moefs, src, tmp_path)
                 assert first.process.wait(30) == 0
                 assert "config.json" in os.listdir(at)
                 assert is_mounted(at) and second.process.poll() is None
-                assert same, "the device number was not given out anew: this machine does not show what is tested"
+                return same
         finally:
             if first.process.poll() is None:
                 os.kill(first.pid, signal.SIGCONT)
+
+
+def test_a_slow_end_leaves_the_next_mount_alone(mount, src, tmp_path):
+    """Both mounts get the same device number: the kernel gives it out anew as soon as the first is gone, unless
+    somebody else on this machine mounts something in between."""
+    at = tmp_path / "mnt"
+    at.mkdir()
+    if not any(end_slowly_beside_the_next(mount, src, at) for _ in range(5)):
+        pytest.skip("no device number was given out anew in five tries: somebody else mounts at the same time")
 
 
 def test_dead_mount_is_named_unmounted_and_mounted_again(mount, run_moefs, src):
