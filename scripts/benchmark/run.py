@@ -44,10 +44,10 @@ MEASURES = {"mapped": mapped.measure, **LIMITED}
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--dir", help="where the data goes, a directory of its own in here; deleted at the end", default=tempfile.gettempdir())
     parser.add_argument("--tmpfs", help="a tmpfs to convert to", default="/dev/shm")
-    parser.add_argument("--build", help="build directory of moefs", type=Path, required=True)
+    parser.add_argument("--build", help=argparse.SUPPRESS, type=Path, required=True)  # scripts/bench makes it
     parser.add_argument("--repeat", help="measurements of each; the median counts", type=int, default=5)
     parser.add_argument("--layers", help="layers of the samples that are read", type=int, default=3)
     parser.add_argument("--load-layers", help="layers of the sample that transformers loads", type=int, default=6)
