@@ -81,9 +81,11 @@ static int axes_add(struct axes *axes, uint8_t dim, const char *word, size_t len
 {
     uint8_t axis = axis_word(words, word, length, arena);
 
+    if (axis == AXIS_NONE && words->n == AXIS_WORDS_MAX)
+        return error_set(err, "axes \"%s\": '%.*s' is one axis too many: at most %d in all layouts together",
+                         text, (int)length, word, AXIS_WORDS_MAX - 1);
     if (axis == AXIS_NONE)
-        return error_set(err, "axes \"%s\": '%.*s' is malformed, or one axis more than %d", text, (int)length,
-                         word, AXIS_WORDS_MAX);
+        return error_set(err, "axes \"%s\": '%.*s' is malformed", text, (int)length, word);
     if (axes_contain(axes, axis))
         return error_set(err, "axes \"%s\": '%.*s' occurs twice", text, (int)length, word);
     if (axes->dims[dim].n == AXES_DIMS_MAX)

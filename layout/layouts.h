@@ -65,7 +65,8 @@ struct layout_list {
 
 /* Some blocks of an architecture: which layouts they use and how. */
 struct block_rule {
-    const char *blocks; /* globs separated by spaces; NULL: every block */
+    const struct cJSON *json; /* the group's entry in architectures.json, or NULL: the default spelling */
+    const char *blocks;       /* globs separated by spaces; NULL: every block */
     struct layout_list original, v5;
     struct enumeration enumeration;
     /* For axes whose size config.json tells: dotted paths, separated by spaces; NULL: not told. */

@@ -321,14 +321,13 @@ static void load_projs(const cJSON *entry, struct spelling *spelling)
         spelling->has_proj[p] = !projs || strstr(projs, proj_name(p));
 }
 
-/* Every layout in the spelling of one group of an architecture; entry NULL: the default spelling. */
-static int bind_rule(struct layouts *layouts, const cJSON *entry, struct block_rule *rule, struct error *err)
+/* The layouts from number `first` on, in the rule's spelling. */
+static int bind_layouts(struct layouts *layouts, struct block_rule *rule, unsigned first, struct error *err)
 {
-    struct spelling spelling = {.defaults = layouts->layouts_json, .entry = entry};
+    struct spelling spelling = {.defaults = layouts->layouts_json, .entry = rule->json};
 
-    load_projs(entry, &spelling);
-    rule->bound = arena_alloc(&layouts->arena, LAYOUTS_MAX * sizeof *rule->bound);
-    for (unsigned i = 0; i < layouts->n_layouts; i++) {
+    load_projs(rule->json, &spelling);
+    for (unsigned i = first; i < layouts->n_layouts; i++) {
         const struct layout *layout = &layouts->layouts[i];
         struct place place = {.file = BUILT_IN, .layout = layout->name};
         if (layout->user)
@@ -337,6 +336,14 @@ static int bind_rule(struct layouts *layouts, const cJSON *entry, struct block_r
             return -1;
     }
     return 0;
+}
+
+/* entry: a group of an architecture; NULL: the default spelling. */
+static int bind_rule(struct layouts *layouts, const cJSON *entry, struct block_rule *rule, struct error *err)
+{
+    rule->json = entry;
+    rule->bound = arena_alloc(&layouts->arena, LAYOUTS_MAX * sizeof *rule->bound);
+    return bind_layouts(layouts, rule, 0, err);
 }
 
 /* ---- layouts ---- */
@@ -562,6 +569,25 @@ static int load_architectures(struct layouts *layouts, struct error *err)
     return 0;
 }
 
+/* The user's layouts come last: when they are bound, every axis of the built-in data has its number, so that
+ * one axis too many is the user's and is reported so. */
+static int load_user_files(struct layouts *layouts, const char *const files[LAYOUTS_USER_MAX],
+                           struct error *err)
+{
+    unsigned first = layouts->n_layouts;
+
+    for (unsigned i = 0; files && i < LAYOUTS_USER_MAX; i++)
+        if (files[i] && load_user_file(layouts, files[i], err) < 0)
+            return -1;
+    if (bind_layouts(layouts, &layouts->unknown.rules[0], first, err) < 0)
+        return -1;
+    for (unsigned a = 0; a < layouts->n_architectures; a++)
+        for (unsigned r = 0; r < layouts->architectures[a].n_rules; r++)
+            if (bind_layouts(layouts, &layouts->architectures[a].rules[r], first, err) < 0)
+                return -1;
+    return 0;
+}
+
 static int load_all(struct layouts *layouts, const char *const user_files[LAYOUTS_USER_MAX],
                     struct error *err)
 {
@@ -569,12 +595,9 @@ static int load_all(struct layouts *layouts, const char *const user_files[LAYOUT
     layouts->architectures_json = cJSON_Parse(embedded_architectures);
     if (!layouts->layouts_json || !layouts->architectures_json)
         return error_set(err, "the built-in layouts are not valid JSON");
-    if (load_layouts(layouts, err) < 0)
+    if (load_layouts(layouts, err) < 0 || load_architectures(layouts, err) < 0)
         return -1;
-    for (unsigned i = 0; user_files && i < LAYOUTS_USER_MAX; i++)
-        if (user_files[i] && load_user_file(layouts, user_files[i], err) < 0)
-            return -1;
-    return load_architectures(layouts, err);
+    return load_user_files(layouts, user_files, err);
 }
 
 int layouts_load(struct layouts *layouts, const char *const user_files[LAYOUTS_USER_MAX], struct error *err)

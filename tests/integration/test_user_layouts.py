@@ -265,6 +265,20 @@ def test_malformed(run_moefs, tmp_path, case):
     assert message in said, said
 
 
+@pytest.mark.parametrize("own", range(8, 18))
+def test_axes_of_ones_own(run_moefs, tmp_path, own):
+    """Together with those of the built-in layouts there may be so many; the message is about the file that has one more."""
+    axes = " ".join("abcdefghijklmnopqrstuvwxyz"[i] for i in range(own))
+    path = layout_file(tmp_path, GOOD.replace("hidden inner\"", f"hidden inner ({axes[:11]}) ({axes[12:23]}) ({axes[24:]})\"").replace(" ()", ""))
+    done = run_moefs("layouts", "--check", path)
+    if own <= 11:
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"moefs: error: {path}:6: weight.down: axes "), done.stderr
+        assert "'l' is one axis too many" in done.stderr
+
+
 @pytest.mark.parametrize("option", ["--to", "--from"])
 def test_plan_refuses_as_check_does(run_moefs, tmp_path, option):
     src, *_ = source(tmp_path)
