@@ -97,7 +97,7 @@ static const struct option_row option_rows[] = {
      "check first that the source's files are what the names of a Hugging Face\n"
      "cache and the index promise"},
     {OPTION_WRITE_DIGESTS, OPTIONS_VERIFY, "write-digests", "FILE",
-     "write each tensor's and file's XXH3-128, in sha256sum's format"},
+     "write each tensor's and file's XXH3-128 with its dtype and shape, a line each"},
     {OPTION_CHECK_DIGESTS, OPTIONS_VERIFY, "check-digests", "FILE", "compare with such a file"},
     {OPTION_WRITE_OUTPUTS, OPTIONS_VERIFY, "write-outputs", "FILE",
      "write what the experts were given and gave, as safetensors"},

@@ -1,4 +1,5 @@
-/* XXH3-128 digests, one a line as sha256sum writes them: a logical tensor's is the same in every layout. */
+/* XXH3-128 digests, a line each, much as sha256sum writes them: a logical tensor's is the same in every
+ * layout. */
 #include "verify.h"
 
 #ifdef MOEFS_HAVE_XXH_DISPATCH
@@ -71,7 +72,8 @@ static void write_line(FILE *file, const struct digest *digest)
     const bool escape = strpbrk(digest->name, "\\\n\r") != NULL;
 
     hash_text(digest->hash, hex);
-    fprintf(file, "%s%s  ", escape ? "\\" : "", hex);
+    fprintf(file, "%s%s%s%s  ", escape ? "\\" : "", hex, digest->type ? " " : "",
+            digest->type ? digest->type : "");
     for (const char *c = digest->name; *c; c++)
         if (*c == '\\')
             fputs("\\\\", file);
@@ -119,21 +121,46 @@ static void unescape(char *name)
     *to = '\0';
 }
 
-/* Takes a line apart in place; false where it is none. */
-static bool parse_line(char *line, char **hex, char **name)
-{
-    const bool escaped = *line == '\\';
+/* One line, taken apart in place. */
+struct line {
+    char *hex, *name;
+    char *type; /* "BF16[6,4]"; NULL: a file's line, or one of a release that wrote bytes alone */
+};
 
-    line += escaped;
-    line[strcspn(line, "\n")] = '\0';
-    if (strspn(line, "0123456789abcdef") != HEX_DIGITS || line[HEX_DIGITS] != ' ' ||
-        (line[HEX_DIGITS + 1] != ' ' && line[HEX_DIGITS + 1] != '*') || !line[HEX_DIGITS + 2])
+/* Cuts the end off, which editors and transfers from Windows make a carriage return and a line feed. */
+static void trim_end(char *line)
+{
+    size_t length = strcspn(line, "\n");
+
+    if (length > 0 && line[length - 1] == '\r')
+        length--;
+    line[length] = '\0';
+}
+
+/* False where the text is no line of digests. */
+static bool parse_line(char *text, struct line *line)
+{
+    const bool escaped = *text == '\\';
+
+    trim_end(text);
+    *line = (struct line){.hex = text + escaped};
+    if (strspn(line->hex, "0123456789abcdef") != HEX_DIGITS || line->hex[HEX_DIGITS] != ' ')
         return false;
-    line[HEX_DIGITS] = '\0';
-    *hex = line;
-    *name = line + HEX_DIGITS + 2;
+    line->hex[HEX_DIGITS] = '\0';
+    line->name = line->hex + HEX_DIGITS + 1;
+    const size_t type = strcspn(line->name, " *");
+    if (type > 0) {
+        line->type = line->name;
+        if (line->type[type] != ' ' || line->type[type - 1] != ']')
+            return false;
+        line->type[type] = '\0';
+        line->name = line->type + type + 1;
+    }
+    if ((*line->name != ' ' && *line->name != '*') || !line->name[1])
+        return false;
+    line->name++;
     if (escaped)
-        unescape(*name);
+        unescape(line->name);
     return true;
 }
 
@@ -142,10 +169,11 @@ static bool is_file(const char *name)
     return strncmp(name, file_prefix, strlen(file_prefix)) == 0;
 }
 
-static void check_line(struct verify *verify, const char *path, uint64_t line, struct named *names,
-                       const char *hex, const char *name)
+static void check_line(struct verify *verify, const char *path, uint64_t number, struct named *names,
+                       const struct line *line)
 {
-    const struct difference place = report_place((UINT64_C(3) << 62) + line, "digest");
+    const struct difference place = report_place((UINT64_C(3) << 62) + number, "digest");
+    const char *name = line->name;
     char here[HEX_DIGITS + 1];
     struct named *named;
 
@@ -157,8 +185,11 @@ static void check_line(struct verify *verify, const char *path, uint64_t line, s
     }
     named->seen = true;
     hash_text(named->digest->hash, here);
-    if (strcmp(hex, here) != 0)
-        report_difference(&verify->report, &place, name, "%s has %s, here it is %s", path, hex, here);
+    if (line->type && named->digest->type && strcmp(line->type, named->digest->type) != 0)
+        report_difference(&verify->report, &place, name, "%s has it as %s, here it is %s", path, line->type,
+                          named->digest->type);
+    else if (strcmp(line->hex, here) != 0)
+        report_difference(&verify->report, &place, name, "%s has %s, here it is %s", path, line->hex, here);
 }
 
 static void check_unseen(struct verify *verify, const char *path, const struct named *names)
@@ -176,8 +207,10 @@ int digests_check(struct verify *verify, const char *path, struct error *err)
     const uint64_t n = verify->n_digests + verify->n_files;
     FILE *file = fopen(path, "re");
     struct named *names = NULL;
-    char *line = NULL, *hex, *name;
+    struct line line;
+    char *text = NULL;
     size_t size = 0;
+    uint64_t untyped = 0;
     int result = 0;
 
     if (!file)
@@ -187,20 +220,29 @@ int digests_check(struct verify *verify, const char *path, struct error *err)
         all[d] = (struct named){.digest = &verify->digests[d], .number = d};
         HASH_ADD_KEYPTR(hh, names, all[d].digest->name, strlen(all[d].digest->name), &all[d]);
     }
-    for (uint64_t number = 1; result == 0 && getline(&line, &size, file) >= 0; number++)
-        if (parse_line(line, &hex, &name))
-            check_line(verify, path, number, names, hex, name);
-        else
-            result =
-                error_set(err, "%s:%" PRIu64 ": not a line of digests: 32 hex digits, two spaces, a name",
-                          path, number);
+    for (uint64_t number = 1; result == 0 && getline(&text, &size, file) >= 0; number++)
+        if (parse_line(text, &line)) {
+            untyped += !line.type && !is_file(line.name);
+            check_line(verify, path, number, names, &line);
+        } else {
+            result = error_set(err,
+                               "%s:%" PRIu64 ": not a line of digests: 32 hex digits, a space, a type and "
+                               "shape such as BF16[6,4], two spaces, a name",
+                               path, number);
+        }
+    if (untyped > 0)
+        notes_add(&verify->report.notes, NOTE_WARNING,
+                  "%s: %" PRIu64
+                  " lines have no dtype and shape: an earlier moefs wrote them, and only their bytes "
+                  "were compared",
+                  path, untyped);
     if (result == 0 && ferror(file))
         result = error_set(err, "%s: cannot be read", path);
     if (result == 0)
         check_unseen(verify, path, names);
     HASH_CLEAR(hh, names);
     free(all);
-    free(line);
+    free(text);
     fclose(file);
     return result;
 }

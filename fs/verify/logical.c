@@ -396,6 +396,19 @@ static void find_strangers(struct verify *verify)
 
 /* ---- digests' places and names ---- */
 
+/* The same in every layout, as the name is: of an expert's tensor, the shape that per-expert gives it. */
+static char *type_text(enum dtype dtype, const uint64_t *shape, unsigned n_dims)
+{
+    UT_string text;
+
+    utstring_init(&text);
+    utstring_printf(&text, "%s[", dtype_name(dtype));
+    for (unsigned d = 0; d < n_dims; d++)
+        utstring_printf(&text, "%s%" PRIu64, d ? "," : "", shape[d]);
+    utstring_printf(&text, "]");
+    return utstring_body(&text);
+}
+
 static void number_digests(struct verify *verify)
 {
     uint64_t n = 0;
@@ -410,12 +423,19 @@ static void number_digests(struct verify *verify)
     for (uint32_t g = 0; g < verify->n_groups; g++)
         for (unsigned f = 0; f < verify->groups[g].n_forms; f++) {
             const struct logical_form *form = &verify->groups[g].forms[f];
-            for (uint64_t e = 0; e < form->count; e++)
-                verify->digests[form->first_digest + e].name =
-                    logical_name(verify, &verify->groups[g], form, e);
+            for (uint64_t e = 0; e < form->count; e++) {
+                struct digest *digest = &verify->digests[form->first_digest + e];
+                struct logical_place place;
+                digest->name = logical_name(verify, &verify->groups[g], form, e);
+                logical_locate(verify, &verify->groups[g], form, 0, e, &place);
+                digest->type = type_text(place.tensor->info.dtype, form->n, form->n_axes);
+            }
         }
-    for (uint32_t t = 0; t < verify->n_others; t++)
-        verify->digests[n + t].name = xstrdup(verify->others[t]->info.name);
+    for (uint32_t t = 0; t < verify->n_others; t++) {
+        const struct tensor_info *info = &verify->others[t]->info;
+        verify->digests[n + t].name = xstrdup(info->name);
+        verify->digests[n + t].type = type_text(info->dtype, info->shape, info->n_dims);
+    }
 }
 
 int verify_find(struct verify *verify, struct error *err)

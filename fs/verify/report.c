@@ -34,6 +34,7 @@ void report_free(struct report *report)
     free(report->differences);
     free(report->blocks);
     error_free(&report->failure);
+    notes_free(&report->notes);
     pthread_mutex_destroy(&report->lock);
 }
 
@@ -175,7 +176,7 @@ void report_print_text(const struct verify *verify)
 
     for (uint32_t b = 0; b < report->n_blocks; b++)
         print_block(&report->blocks[b]);
-    for (unsigned i = 1; i < report->n_differences; i++)
+    for (unsigned i = 0; i < report->n_differences; i++)
         print_difference(verify, &report->differences[i]);
     if (report->n_found > 0) {
         if (report->n_found > report->n_differences)

@@ -77,8 +77,10 @@ static void free_verify(struct verify *verify)
 {
     for (unsigned s = 0; s < verify->n_sides; s++)
         side_free(&verify->sides[s]);
-    for (uint64_t d = 0; d < verify->n_digests + verify->n_files; d++)
+    for (uint64_t d = 0; d < verify->n_digests + verify->n_files; d++) {
         free(verify->digests[d].name);
+        free(verify->digests[d].type);
+    }
     for (uint32_t o = 0; o < verify->n_outputs; o++) {
         free(verify->outputs[o].x);
         free(verify->outputs[o].weights);
@@ -167,6 +169,7 @@ static int verify_opened(const struct opened *opened, struct error *err)
         side_of_checkpoint(&verify.sides[verify.n_sides++], options.other,
                            &opened->other_directory.checkpoint, opened->other);
     if (run_levels(&verify, opened, err) == 0) {
+        messages_print_notes(&verify.report.notes);
         if (options.json)
             report_print_json(&verify);
         else

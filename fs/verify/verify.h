@@ -47,6 +47,7 @@ struct report {
     struct block_result *blocks;
     uint32_t n_blocks;
     struct error failure; /* what ended the run */
+    struct notes notes;   /* what a user must know beside the verdict */
     /* progress */
     atomic_uint_least64_t bytes; /* compared so far */
     uint64_t total;
@@ -159,6 +160,7 @@ struct block_output {
 
 struct digest {
     char *name; /* owned; "file:..." for files */
+    char *type; /* owned: "BF16[6,4]", the dtype and the logical shape; NULL for files */
     XXH128_hash_t hash;
     XXH128_hash_t found; /* of what is exposed there, where that differs */
 };

@@ -1,35 +1,20 @@
-"""`moefs verify` finds equal what the oracle converted, and names the place of every kind of damage."""
+"""`moefs verify` finds equal what numpy laid out in another layout, and names the place of every kind of damage."""
+
 import hashlib
 import json
 import re
 import shutil
 import subprocess
 
+import numpy as np
+import numpy_moe
 import pytest
-import torch
-from safetensors.torch import load_file
+import raw
+from numpy_moe import LAYOUTS, build, numbers
 
-import oracle
-from checkpoints import LAYOUTS, dump_index, make, tensor_bytes
-from test_plan import header_of
-
-EXPERTS, INNER, HIDDEN = 4, 6, 6  # I == H: a transposed matrix has the same shape
+INNER, HIDDEN = 6, 6  # I == H: a transposed matrix has the same shape
 BLOCK = "model.layers.1.mlp"
 OTHER = "model.layers.0.input_layernorm.weight"
-
-
-def finite(checkpoint, seed):
-    """Numbers in place of random bytes, so that what the experts compute is finite."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, tensor in checkpoint.tensors.items():
-        if tensor.is_floating_point() and tensor.numel():
-            checkpoint.tensors[name] = torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
-    return checkpoint
-
-
-def build(seed=1, **keywords):
-    keywords = {"shards": 3, "experts": EXPERTS, "inner": INNER, "hidden": HIDDEN, **keywords}
-    return finite(make(seed, **keywords), seed)
 
 
 def verify(run_moefs, *arguments, status=0):
@@ -38,11 +23,18 @@ def verify(run_moefs, *arguments, status=0):
     return json.loads(done.stdout) if status in (0, 3) else done.stderr
 
 
+def read_digests(path):
+    """Logical tensors: name -> (digest, dtype and shape); and files: name -> digest."""
+    lines = dict(reversed(line.split("  ", 1)) for line in path.read_text().splitlines())
+    return (
+        {n: tuple(d.split(" ")) for n, d in lines.items() if not n.startswith("file:")},
+        {n[5:]: d for n, d in lines.items() if n.startswith("file:")},
+    )
+
+
 def digests(run_moefs, path, src, *options):
     verify(run_moefs, src, *options, "--write-digests", path)
-    lines = dict(reversed(line.split("  ", 1)) for line in path.read_text().splitlines())
-    return ({n: d for n, d in lines.items() if not n.startswith("file:")},
-            {n[5:]: d for n, d in lines.items() if n.startswith("file:")})
+    return read_digests(path)
 
 
 def xxhsum(path):
@@ -52,124 +44,203 @@ def xxhsum(path):
     return re.search(r"\b[0-9a-f]{32}\b", line)[0]
 
 
+def header_of(path):
+    """name -> (offset in the file, length) of each tensor."""
+    data = path.read_bytes()
+    n = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + n])
+    header.pop("__metadata__", None)
+    return {
+        name: (8 + n + t["data_offsets"][0], t["data_offsets"][1] - t["data_offsets"][0]) for name, t in header.items()
+    }
+
+
+def file_with(directory, name):
+    return next(f for f in sorted(directory.glob("*.safetensors")) if name in header_of(f))
+
+
 # ---- what is equal ----
+
 
 @pytest.mark.parametrize("source", LAYOUTS)
 @pytest.mark.parametrize("to", ["v5", "per-expert", "stacked", "in-out", "up-first", "interleaved", "flat"])
 def test_equal_in_every_layout(run_moefs, tmp_path, source, to):
-    src = build(layout=source, how="random").write(tmp_path / "src")
+    src = build(layout=source).write(tmp_path / "src")
     said = verify(run_moefs, src, "--to", to)
     assert said["verdict"] == "equal" and said["found"] == 0
     assert [b["skipped"] for b in said["function"]] == [None, None]
     assert all(b["tokens"] == 16 and b["max_abs"] <= 1e-5 for b in said["function"])
 
 
-def test_random_bytes_and_odd_names(run_moefs, tmp_path):
-    checkpoint = make(3, shards=4, how="random", odd=True)
-    src = checkpoint.write(tmp_path / "src")
+def odd_tensors(rng):
+    """Names and shapes that a careless writer of lines gets wrong."""
+    shapes = {
+        'odd "quoted" \\ back/slash': ("U8", (3,)),
+        "odd.tab\tnewline\nreturn\rbell\x07\x01\x1f\x7f": ("BOOL", (5,)),
+        "odd.größe.ß.日本.\U0001f600.weight": ("F16", (2, 1)),
+        "odd.scalar": ("F32", ()),
+        "odd.empty": ("F32", (0, 3)),
+        "odd.two  spaces": ("F8_E4M3", (4, 3)),
+    }
+    return {name: raw.random_tensor(rng, *of) for name, of in shapes.items()}
+
+
+def test_odd_names(run_moefs, tmp_path):
+    model = build()
+    model.others |= odd_tensors(np.random.default_rng(1))
+    src = model.write(tmp_path / "src")
     tensors, _ = digests(run_moefs, tmp_path / "digests", src)
-    escaped = {n.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") for n in checkpoint.tensors}
-    assert set(tensors) == escaped  # a logical tensor has its per-expert name, which it has here
+    escaped = {n.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r"): t for n, t in model.tensors().items()}
+    # a logical tensor has its per-expert name and shape, which it has here
+    assert {n: d[1] for n, d in tensors.items()} == {n: repr(t).replace(" ", "") for n, t in escaped.items()}
     verify(run_moefs, src, "--check-digests", tmp_path / "digests")
 
 
 def test_bytes_counts_every_byte(run_moefs, tmp_path):
-    checkpoint = build()
-    src = checkpoint.write(tmp_path / "src")
-    said = verify(run_moefs, src)
-    assert said["bytes"] == sum(len(tensor_bytes(t)) for t in checkpoint.tensors.values())
-    assert said["tensors"] == len(checkpoint.tensors)
+    model = build()
+    said = verify(run_moefs, model.write(tmp_path / "src"))
+    assert said["bytes"] == sum(t.nbytes for t in model.tensors().values())
+    assert said["tensors"] == len(model.tensors())
 
 
 @pytest.mark.parametrize("to", LAYOUTS)
 def test_a_mount_and_a_copy(run_moefs, mount, tmp_path, to):
-    checkpoint = build()
-    src = checkpoint.write(tmp_path / "src")
-    copy = oracle.write(oracle.convert(checkpoint, to), src, tmp_path / "copy")
+    model = build()
+    src, copy = model.write(tmp_path / "src"), model.write(tmp_path / "copy", to, shards=2)
     with mount(src, "--to", to) as m:
         verify(run_moefs, src, m.path, "--to", to)
     verify(run_moefs, src, copy, "--to", to)
 
 
 def test_layers(run_moefs, tmp_path):
-    checkpoint = build(layers=4)
-    src = checkpoint.write(tmp_path / "src")
+    model = build(layers=4)
+    src = model.write(tmp_path / "src")
     said = verify(run_moefs, src, "--layers", "0,2-3")
     assert [b["block"] for b in said["function"]] == [f"model.layers.{n}.mlp" for n in (0, 2, 3)]
-    assert said["tensors"] == sum(bool(re.match(r"model\.layers\.[023]\.", n)) for n in checkpoint.tensors)
+    assert said["tensors"] == sum(bool(re.match(r"model\.layers\.[023]\.", n)) for n in model.tensors())
     assert "no tensor" in verify(run_moefs, src, "--layers", "7", status=1)
 
 
 # ---- digests ----
 
+
 def test_digests_are_the_same_in_every_layout(run_moefs, tmp_path):
-    hub = build()
-    src = hub.write(tmp_path / "src")
+    model = build()
+    src = model.write(tmp_path / "src")
     want, _ = digests(run_moefs, tmp_path / "hub", src)
-    assert set(want) == set(hub.tensors)
+    assert {n: d[1] for n, d in want.items()} == {n: repr(t).replace(" ", "") for n, t in model.tensors().items()}
+    lines = (tmp_path / "hub").read_text().splitlines(keepends=True)
+    (tmp_path / "tensors").write_text("".join(line for line in lines if "  file:" not in line))
     for to in ("merged", "stacked", "in-out"):
-        copy = oracle.write(oracle.convert(hub, to), src, tmp_path / to)
+        copy = model.write(tmp_path / to, to, shards=2)
         got, _ = digests(run_moefs, tmp_path / f"digests-{to}", copy)
         assert got == want, to
-        verify(run_moefs, copy, "--check-digests", tmp_path / "hub")
+        verify(run_moefs, copy, "--check-digests", tmp_path / "tensors")
 
 
 def test_xxhsum_agrees(run_moefs, tmp_path):
-    hub = build()
-    src = hub.write(tmp_path / "src")
+    model = build()
+    stored = model.stored()
+    src = stored.write(tmp_path / "src")
     tensors, files = digests(run_moefs, tmp_path / "digests", src, "--to", "original")
-    assert set(files) == {*hub.shards, hub.index_name}
+    assert set(files) == {*stored.shards, raw.INDEX}
     assert files == {f: xxhsum(src / f) for f in files}
     for name in (f"{BLOCK}.experts.2.up_proj.weight", OTHER):
-        (tmp_path / "tensor").write_bytes(tensor_bytes(hub.tensors[name]))
-        assert tensors[name] == xxhsum(tmp_path / "tensor")
+        (tmp_path / "tensor").write_bytes(stored.tensors[name].elements.tobytes())
+        assert tensors[name][0] == xxhsum(tmp_path / "tensor")
 
 
 def test_digests_that_differ(run_moefs, tmp_path):
-    hub = build()
-    src = hub.write(tmp_path / "src")
-    digests(run_moefs, tmp_path / "digests", src)
-    name = f"{BLOCK}.experts.1.down_proj.weight"
-    hub.tensors[name] = hub.tensors[name] * 2
-    gone = "lm_head.weight"
-    for names in hub.shards.values():
-        names[:] = [n for n in names if n != gone]
-    hub.index["weight_map"].pop(gone)
-    hub.write(tmp_path / "changed")
-    said = verify(run_moefs, tmp_path / "changed", "--check-digests", tmp_path / "digests", status=3)
-    assert {d["tensor"] for d in said["differences"] if not d["tensor"].startswith("file:")} == {name, gone}
+    model = build()
+    digests(run_moefs, tmp_path / "digests", model.write(tmp_path / "src"))
+    model.experts[BLOCK]["down"][1] ^= 0x80
+    model.others.pop("lm_head.weight")
+    changed = model.write(tmp_path / "changed")
+    said = verify(run_moefs, changed, "--check-digests", tmp_path / "digests", status=3)
+    assert {d["tensor"] for d in said["differences"] if not d["tensor"].startswith("file:")} == {
+        f"{BLOCK}.experts.1.down_proj.weight",
+        "lm_head.weight",
+    }
 
 
-def test_a_bad_digest_file(run_moefs, tmp_path):
+SAME_BYTES = [("BF16", (16, 8), "F16", (16, 8)), ("I8", (16, 8), "I8", (8, 16)), ("F32", (4,), "I32", (2, 2))]
+
+
+@pytest.mark.parametrize("dtype,shape,other,reshaped", SAME_BYTES, ids=lambda v: str(v).replace(" ", ""))
+def test_digests_tell_dtype_and_shape(run_moefs, tmp_path, dtype, shape, other, reshaped):
+    model = build()
+    model.others[OTHER] = raw.random_tensor(np.random.default_rng(0), dtype, shape)
+    digests(run_moefs, tmp_path / "digests", model.write(tmp_path / "src"))
+    model.others[OTHER] = raw.Tensor(other, model.others[OTHER].elements.reshape(reshaped))
+    said = verify(run_moefs, model.write(tmp_path / "other"), "--check-digests", tmp_path / "digests", status=3)
+    [found] = [d for d in said["differences"] if not d["tensor"].startswith("file:")]
+    want, got = (repr(raw.Tensor(*t)).replace(" ", "") for t in ((dtype, np.empty(shape)), (other, np.empty(reshaped))))
+    assert found["tensor"] == OTHER and f"as {want}, here it is {got}" in found["text"]
+
+
+def test_digests_tell_the_experts_dtype(run_moefs, tmp_path):
+    model = build()
+    digests(run_moefs, tmp_path / "digests", model.write(tmp_path / "src"))
+    model.dtype = "F16"
+    model.write(tmp_path / "other", "merged")
+    said = verify(run_moefs, tmp_path / "other", "--check-digests", tmp_path / "digests", status=3)
+    assert {d["kind"] for d in said["differences"]} == {"digest"}
+    assert any("BF16[6,6], here it is F16[6,6]" in d["text"] for d in said["differences"])
+
+
+def test_digests_with_other_ends_of_lines(run_moefs, tmp_path):
     src = build().write(tmp_path / "src")
-    (tmp_path / "digests").write_text("no digest here\n")
+    digests(run_moefs, tmp_path / "digests", src)
+    (tmp_path / "crlf").write_bytes((tmp_path / "digests").read_bytes().replace(b"\n", b"\r\n"))
+    assert verify(run_moefs, src, "--check-digests", tmp_path / "crlf")["found"] == 0
+
+
+def test_digests_without_dtype_and_shape(run_moefs, tmp_path):
+    model = build()
+    src = model.write(tmp_path / "src")
+    digests(run_moefs, tmp_path / "digests", src)
+    (tmp_path / "old").write_text(re.sub(r"(?m)^(\S+) \S+  ", r"\1  ", (tmp_path / "digests").read_text()))
+    done = run_moefs("verify", src, "--check-digests", tmp_path / "old")
+    assert done.returncode == 0 and f"{len(model.tensors())} lines have no dtype and shape" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["no digest here", "0" * 32, f"{'0' * 32} BF16[3 name", f"{'0' * 32} BF16[3] name"])
+def test_a_bad_digest_file(run_moefs, tmp_path, text):
+    src = build().write(tmp_path / "src")
+    (tmp_path / "digests").write_text(text + "\n")
     assert "digests:1: not a line" in verify(run_moefs, src, "--check-digests", tmp_path / "digests", status=1)
 
 
 # ---- damage ----
 
-def swap_experts(gate_up, down):
-    gate_up[[1, 3]], down[[1, 3]] = gate_up[[3, 1]], down[[3, 1]]
+
+def swap_experts(experts):
+    for proj in experts.values():
+        proj[[1, 3]] = proj[[3, 1]]
 
 
-def swap_gate_and_up(gate_up, down):
-    gate_up[2] = torch.cat([gate_up[2, INNER:], gate_up[2, :INNER]])
+def swap_gate_and_up(experts):
+    experts["gate"][2], experts["up"][2] = experts["up"][2].copy(), experts["gate"][2].copy()
 
 
-def transpose_down(gate_up, down):
-    down[1] = down[1].T.clone()
+def transpose(matrix):
+    matrix[:] = matrix.T.copy().reshape(matrix.shape)
 
 
-def transpose_gate(gate_up, down):
-    gate_up[3, :INNER] = gate_up[3, :INNER].T.clone().reshape(INNER, -1)
+def transpose_down(experts):
+    transpose(experts["down"][1])
 
 
-def shift_expert(gate_up, down):
-    gate_up[1, 1:INNER] = gate_up[1, :INNER - 1].clone()
+def transpose_gate(experts):
+    transpose(experts["gate"][3])
 
 
-def flip_bit(gate_up, down):
-    down[0].view(torch.int16)[4, 2] ^= 1 << 6
+def shift_expert(experts):
+    experts["gate"][1, 1:] = experts["gate"][1, :-1].copy()
+
+
+def flip_bit(experts):
+    experts["down"][0, 4, 2] ^= 1 << 6
 
 
 # damage -> (logical tensor, what is said of it)
@@ -183,27 +254,18 @@ DAMAGES = {
 }
 
 
-def damaged(checkpoint, src, directory, damage):
-    """A merged copy, damaged behind the oracle's back; with the two tensors as they should be."""
-    expected = oracle.convert(checkpoint, "merged")
-    file = next(f for f, tensors in expected.files.items() if f"{BLOCK}.experts.gate_up_proj" in tensors)
-    down_file = next(f for f, tensors in expected.files.items() if f"{BLOCK}.experts.down_proj" in tensors)
-    gate_up = expected.files[file][f"{BLOCK}.experts.gate_up_proj"]
-    down = expected.files[down_file][f"{BLOCK}.experts.down_proj"]
-    damage(gate_up, down)
-    return oracle.write(expected, src, directory)
+def damaged(model, directory, damage, layout="merged"):
+    other = model.copy()
+    damage(other.experts[BLOCK])
+    return other.write(directory, layout)
 
 
 @pytest.mark.parametrize("hidden", [HIDDEN, 9], ids=["square", "oblong"])
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda d: d.__name__)
 def test_damage_is_named(run_moefs, tmp_path, damage, hidden):
-    if hidden != HIDDEN and damage is transpose_down:
-        damage_here = lambda gate_up, down: down[1].copy_(down[1].T.reshape(down[1].shape).clone())  # noqa: E731
-    else:
-        damage_here = damage
-    checkpoint = build(hidden=hidden)
-    src = checkpoint.write(tmp_path / "src")
-    copy = damaged(checkpoint, src, tmp_path / "copy", damage_here)
+    model = build(hidden=hidden)
+    src = model.write(tmp_path / "src")
+    copy = damaged(model, tmp_path / "copy", damage)
     said = verify(run_moefs, src, copy, "--to", "merged", status=3)
     first = said["differences"][0]
     tensor, what = DAMAGES[damage]
@@ -212,27 +274,26 @@ def test_damage_is_named(run_moefs, tmp_path, damage, hidden):
 
     # the row, the column and both offsets, worked out from the files themselves
     name, expert, proj = first["tensor"], int(tensor.split(".")[1]), tensor.split(".")[2]
-    stored = "down_proj" if proj == "down_proj" else "gate_up_proj"
-    source_file = next(f for f, names in checkpoint.shards.items() if name in names)
-    copy_file = next(f for f in copy.glob("*.safetensors") if f"{BLOCK}.experts.{stored}" in header_of(f))
-    _, shape, source_at, length = header_of(src / source_file)[name]
-    copy_at = header_of(copy_file)[f"{BLOCK}.experts.{stored}"][2]
-    rows = 1 if stored == "down_proj" else 2
-    copy_at += expert * rows * length + (length if proj == "up_proj" else 0)
-    want = (src / source_file).read_bytes()[source_at:source_at + length]
-    got = copy_file.read_bytes()[copy_at:copy_at + length]
-    at = next(i for i in range(0, length, 2) if want[i:i + 2] != got[i:i + 2])
-    assert (first["row"], first["column"]) == divmod(at // 2, shape[1])
-    assert f"({source_file}, byte {source_at + at})" in first["text"]
+    stored = f"{BLOCK}.experts." + ("down_proj" if proj == "down_proj" else "gate_up_proj")
+    source_file, copy_file = file_with(src, name), file_with(copy, stored)
+    source_at, length = header_of(source_file)[name]
+    columns = INNER if proj == "down_proj" else hidden
+    copy_at = header_of(copy_file)[stored][0]
+    copy_at += expert * (1 if proj == "down_proj" else 2) * length + (length if proj == "up_proj" else 0)
+    want = source_file.read_bytes()[source_at : source_at + length]
+    got = copy_file.read_bytes()[copy_at : copy_at + length]
+    at = next(i for i in range(0, length, 2) if want[i : i + 2] != got[i : i + 2])
+    assert (first["row"], first["column"]) == divmod(at // 2, columns)
+    assert f"({source_file.name}, byte {source_at + at})" in first["text"]
     assert f"({copy_file.name}, byte {copy_at + at} of" in first["text"]
     assert any(d["kind"] == "function" for d in said["differences"]) or damage is flip_bit
 
 
 def test_the_verdict_is_one_line(run_moefs, tmp_path):
-    checkpoint = build()
-    src = checkpoint.write(tmp_path / "src")
+    model = build()
+    src = model.write(tmp_path / "src")
     assert run_moefs("verify", src).stdout.splitlines()[-1].startswith("EQUAL: ")
-    copy = damaged(checkpoint, src, tmp_path / "copy", swap_experts)
+    copy = damaged(model, tmp_path / "copy", swap_experts)
     done = run_moefs("verify", src, copy, "--to", "merged")
     assert done.returncode == 3
     last = done.stdout.splitlines()[-1]
@@ -240,60 +301,105 @@ def test_the_verdict_is_one_line(run_moefs, tmp_path):
     assert "\r" not in done.stderr  # no progress bar where there is no terminal
 
 
+def test_the_list_has_the_first_difference_too(run_moefs, tmp_path):
+    model = build()
+    src = model.write(tmp_path / "src")
+    copy = damaged(model, tmp_path / "copy", flip_bit)
+    *before, last = run_moefs("verify", src, copy, "--to", "merged").stdout.splitlines()
+    found = [line for line in before if line.startswith("bytes: ")]
+    assert len(found) == 1 and re.fullmatch(r"DIFFERENT \(\d+\): (.*)", last)[1] == found[0]
+
+
+def flip_byte(path, at, bit=1):
+    data = bytearray(path.read_bytes())
+    data[at] ^= bit
+    path.write_bytes(data)
+
+
 def test_a_flipped_bit_beside_the_experts(run_moefs, tmp_path):
-    checkpoint = build()
-    src = checkpoint.write(tmp_path / "src")
-    copy = oracle.write(oracle.convert(checkpoint, "merged"), src, tmp_path / "copy")
-    file = next(f for f in copy.glob("*.safetensors") if OTHER in header_of(f))
-    at = header_of(file)[OTHER][2] + 5
-    raw = bytearray(file.read_bytes())
-    raw[at] ^= 1
-    file.write_bytes(raw)
+    model = build()
+    src, copy = model.write(tmp_path / "src"), model.write(tmp_path / "copy", "merged")
+    file = file_with(copy, OTHER)
+    at = header_of(file)[OTHER][0] + 5
+    flip_byte(file, at)
     first = verify(run_moefs, src, copy, "--to", "merged", status=3)["differences"][0]
     assert first["tensor"] == OTHER and (first["row"], first["column"]) == (0, 2)
     assert f"({file.name}, byte {at})" in first["text"]
 
 
+def relabel(tensor):
+    return raw.Tensor("F16", tensor.elements)
+
+
+def flatten(tensor):
+    return raw.Tensor(tensor.dtype, tensor.elements.reshape(-1))
+
+
+# (what is done, to which tensor of the copy, what is said)
+RESHAPED = [
+    (relabel, OTHER, "has it as F16 [6]"),
+    (flatten, "lm_head.weight", "has it as BF16 [66]"),
+    (relabel, f"{BLOCK}.experts.down_proj", "has it as F16 [4, 6, 6]"),
+    (flatten, f"{BLOCK}.experts.gate_up_proj", "has it as BF16 [288]"),
+]
+
+
+@pytest.mark.parametrize("change,name,text", RESHAPED, ids=lambda v: getattr(v, "__name__", None))
+def test_another_dtype_or_shape(run_moefs, tmp_path, change, name, text):
+    model = build()
+    src = model.write(tmp_path / "src")
+    stored = model.stored("merged")
+    stored.tensors[name] = change(stored.tensors[name])
+    copy = stored.write(tmp_path / "copy")
+    said = verify(run_moefs, src, copy, "--to", "merged", status=3)
+    [found] = [d for d in said["differences"] if d["kind"] == "shape"]
+    assert found["tensor"] == name and text in found["text"]
+
+
 @pytest.mark.parametrize("stale", ["wrong file", "name that is gone", "name that is missing"])
 def test_a_stale_index(run_moefs, tmp_path, stale):
-    checkpoint = build()
-    src = checkpoint.write(tmp_path / "src")
-    expected = oracle.convert(checkpoint, "merged")
-    copy = oracle.write(expected, src, tmp_path / "copy")
-    weight_map = expected.index["weight_map"]
+    model = build()
+    src, copy = model.write(tmp_path / "src"), model.write(tmp_path / "copy", "merged")
+    index = json.loads((copy / raw.INDEX).read_text())
+    weight_map = index["weight_map"]
     if stale == "wrong file":
         name, word = OTHER, "and it is in"
-        weight_map[name] = next(f for f in expected.files if f != weight_map[name])
+        weight_map[name] = next(f for f in weight_map.values() if f != weight_map[name])
     elif stale == "name that is gone":
         name, word = "model.layers.0.gone.weight", "no file has it"
-        weight_map[name] = next(iter(expected.files))
+        weight_map[name] = weight_map[OTHER]
     else:
         name, word = OTHER, "does not name it"
         del weight_map[name]
-    (copy / expected.index_name).write_text(dump_index(expected.index))
+    (copy / raw.INDEX).write_text(json.dumps(index))
     first = verify(run_moefs, src, copy, "--to", "merged", status=3)["differences"][0]
     assert (first["kind"], first["tensor"]) == ("index", name) and word in first["text"]
 
 
 def test_a_copy_in_another_layout(run_moefs, tmp_path):
-    checkpoint = build()
-    src = checkpoint.write(tmp_path / "src")
-    copy = oracle.write(oracle.convert(checkpoint, "stacked"), src, tmp_path / "copy")
+    model = build()
+    src, copy = model.write(tmp_path / "src"), model.write(tmp_path / "copy", "stacked")
     kinds = {d["kind"] for d in verify(run_moefs, src, copy, "--to", "merged", status=3)["differences"]}
     assert kinds == {"missing", "unexpected"}
 
 
+def test_a_side_that_cannot_be_read(run_moefs, mount, tmp_path):
+    src = build().write(tmp_path / "src")
+    with mount(src, "--to", "in-out", env={"MOEFS_FAULT": "error:file=0,every=1"}) as m:
+        said = verify(run_moefs, src, m.path, "--to", "in-out", status=1)
+    assert re.search(r"model-0000\d-of-00003\.safetensors.*Input/output error", said)
+
+
 # ---- the source ----
 
-def hf_cache(checkpoint, directory):
+
+def hf_cache(model, directory):
     """The layout of a Hugging Face cache: links in snapshots/, blobs named by the sha256 of what LFS delivered."""
-    plain = checkpoint.write(directory / "plain")
+    plain = model.write(directory / "plain")
     blobs, snapshot = directory / "models--a--b" / "blobs", directory / "models--a--b" / "snapshots" / "0"
     blobs.mkdir(parents=True)
     snapshot.mkdir(parents=True)
     for path in plain.iterdir():
-        if not path.is_file():
-            continue
         blob = blobs / hashlib.sha256(path.read_bytes()).hexdigest()
         shutil.copyfile(path, blob)
         (snapshot / path.name).symlink_to(blob)
@@ -301,40 +407,48 @@ def hf_cache(checkpoint, directory):
 
 
 def test_source_blobs(run_moefs, tmp_path):
-    checkpoint = build()
-    snapshot = hf_cache(checkpoint, tmp_path)
+    model = build()
+    snapshot = hf_cache(model, tmp_path)
     done = run_moefs("verify", snapshot, "--source")
     if "built with libcrypto" in done.stderr:
         pytest.skip("this moefs was built without libcrypto")
     assert done.returncode == 0 and "are named by their sha256 and were checked" in done.stdout, done.stdout + done.stderr
-    shard = snapshot / next(iter(checkpoint.shards))
-    raw = bytearray(shard.read_bytes())
-    raw[-1] ^= 1
-    shard.resolve().write_bytes(raw)
-    first = verify_source_json(run_moefs, snapshot)
+    shard = snapshot / next(iter(model.stored().shards))
+    flip_byte(shard.resolve(), -1)
+    first = verify(run_moefs, snapshot, "--source", status=3)["differences"][0]
     assert first["kind"] == "blob" and first["tensor"].endswith(shard.name)
-    assert hashlib.sha256(raw).hexdigest() in first["text"]
-
-
-def verify_source_json(run_moefs, src):
-    return verify(run_moefs, src, "--source", status=3)["differences"][0]
+    assert hashlib.sha256(shard.read_bytes()).hexdigest() in first["text"]
 
 
 def test_a_truncated_source_is_refused(run_moefs, tmp_path):
-    checkpoint = build()
-    src = checkpoint.write(tmp_path / "src")
-    shard = src / next(iter(checkpoint.shards))
+    src = build().write(tmp_path / "src")
+    shard = next(src.glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-3])
     assert shard.name in verify(run_moefs, src, "--source", status=1)
 
 
 # ---- usage ----
 
-@pytest.mark.parametrize("options", [["--layers", "a"], ["--layers", "3-"], ["--layers", ""], ["--tokens", "0"],
-                                     ["--tokens", "99999"], ["--seed", "-1"], ["--order", "x"]])
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--layers", "a"],
+        ["--layers", "3-"],
+        ["--layers", ""],
+        ["--tokens", "0"],
+        ["--tokens", "99999"],
+        ["--seed", "-1"],
+        ["--order", "x"],
+    ],
+    ids=" ".join,
+)
 def test_usage(run_moefs, tmp_path, options):
     src = build().write(tmp_path / "src")
     assert options[0] in verify(run_moefs, src, *options, status=2)
+
+
+# ---- what the experts compute ----
 
 
 @pytest.mark.parametrize("options", [["--tokens", "5"], ["--tokens", "40", "--order", "before-down"], ["--seed", "9"]])
@@ -347,66 +461,56 @@ def test_options_of_the_function(run_moefs, tmp_path, options):
 
 
 def test_a_function_that_is_not_known(run_moefs, tmp_path):
-    checkpoint = build(layout="merged")
-    checkpoint.config["model_type"] = "muse_spark_text"
-    said = verify(run_moefs, checkpoint.write(tmp_path / "src"))
+    model = build(layout="merged")
+    model.config["model_type"] = "muse_spark_text"
+    said = verify(run_moefs, model.write(tmp_path / "src"))
     assert {b["skipped"] for b in said["function"]} == {"its experts end in a norm of their own"}
 
 
-def layer(given, weights):
-    """The layer in float64: weights[e] = gate, up, down."""
-    x, out = given["x"].double(), torch.zeros_like(given["output"], dtype=torch.float64)
-    for t, (experts, shares) in enumerate(zip(given["experts"].tolist(), given["weights"].double())):
-        for e, w in zip(experts, shares):
-            gate, up, down = weights[e]
-            out[t] += w * (down @ (torch.nn.functional.silu(gate @ x[t]) * (up @ x[t])))
-    return out
-
-
-def assert_outputs(run_moefs, checkpoint, src, to, stored, *options):
-    """What moefs writes is the layer of these weights: stored(name) gives one of them as numbers."""
-    said = verify(run_moefs, src, "--to", to, *options, "--write-outputs", src.parent / "outputs")
+def assert_outputs(run_moefs, model, src, to, stored, *options):
+    """What moefs writes is the layer of these weights: stored(block, proj, expert) gives one of them as numbers."""
+    outputs = src.parent / "outputs"
+    said = verify(run_moefs, src, "--to", to, *options, "--write-outputs", outputs)
     assert [b["skipped"] for b in said["function"]] == [None, None]
-    outputs = load_file(src.parent / "outputs")
-    for block in checkpoint.blocks:
-        weights = [[stored(f"{block.name}.experts.{e}.{p}_proj.weight").double() for p in ("gate", "up", "down")]
-                   for e in range(block.experts)]
-        given = {k: outputs[f"{block.name}.{k}"] for k in ("x", "experts", "weights", "output")}
-        want = layer(given, weights)
-        assert want.abs().max() > 0
-        assert (given["output"] - want).abs().max() <= 1e-5 * want.abs().max()
+    written = raw.read_file(outputs)
+    for block, experts in model.experts.items():
+        weights = [[stored(block, p, e) for p in numpy_moe.PROJS] for e in range(len(experts["gate"]))]
+        given = {k: written[f"{block}.{k}"] for k in ("x", "experts", "weights", "output")}
+        want = numpy_moe.forward(given, weights)
+        assert np.abs(want).max() > 0
+        assert np.abs(numbers(given["output"]) - want).max() <= 1e-5 * np.abs(want).max()
 
 
 @pytest.mark.parametrize("to", ["per-expert", "merged", "in-out"])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16, torch.float8_e5m2], ids=str)
+@pytest.mark.parametrize("dtype", ["F16", "F32", "BF16", "F8_E5M2"])
 def test_the_function_of_every_type(run_moefs, tmp_path, dtype, to):
-    checkpoint = build(companions=False, hidden=70)
-    for name, tensor in checkpoint.tensors.items():
-        if ".experts." in name:
-            checkpoint.tensors[name] = (tensor.float() / 8).to(dtype)
-    if dtype == torch.float16:  # subnormal numbers too
-        name = f"{BLOCK}.experts.1.gate_proj.weight"
-        checkpoint.tensors[name] = (checkpoint.tensors[name].float() * 2.0**-14).half()
-    src = checkpoint.write(tmp_path / "src")
-    assert_outputs(run_moefs, checkpoint, src, to, lambda name: checkpoint.tensors[name])
+    model = build(hidden=70, dtype=dtype)
+    if dtype == "F16":  # subnormal numbers too
+        gate = model.experts[BLOCK]["gate"]
+        gate[1] = numpy_moe.cut(numbers(raw.Tensor(dtype, gate[1])) * 2.0**-14, dtype)
+
+    def stored(block, proj, expert):
+        return numbers(raw.Tensor(dtype, model.experts[block][proj][expert]))
+
+    assert_outputs(run_moefs, model, model.write(tmp_path / "src"), to, stored)
 
 
-def test_fp8_with_scales(run_moefs, tmp_path):
-    checkpoint = build(inner=256, hidden=384, companions=False)
-    generator = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("to", ["per-expert", "merged"])
+def test_fp8_with_scales(run_moefs, tmp_path, to):
+    model, rng = build(inner=256, hidden=384), np.random.default_rng(0)
+    model.dtype = "F8_E4M3"
     scales = {}
-    for name in [n for n in checkpoint.tensors if ".experts." in n]:
-        weight = torch.randn(checkpoint.tensors[name].shape, generator=generator)
-        checkpoint.tensors[name] = weight.to(torch.float8_e4m3fn)
-        scales[name + "_scale_inv"] = torch.rand([n // 128 for n in weight.shape], generator=generator) / 64
-    checkpoint.tensors |= scales
-    checkpoint.shards["model-00001-of-00003.safetensors"] += scales
-    checkpoint.index = None
-    src = checkpoint.write(tmp_path / "src")
+    for block, experts in model.experts.items():
+        for proj, elements in experts.items():
+            shape = elements.shape
+            experts[proj] = rng.integers(0, 2, shape, np.uint8) << 7 | rng.integers(0, 64, shape, np.uint8)
+            for e in range(shape[0]):
+                scale = rng.random([n // 128 for n in shape[1:]], np.float32) / 64
+                scales[block, proj, e] = scale.astype(np.float64).repeat(128, 0).repeat(128, 1)
+                name = f"{block}.experts.{e}.{proj}_proj.weight_scale_inv"
+                model.companions[name] = raw.Tensor("F32", scale.view(np.uint32))
 
-    def stored(name):
-        scale = checkpoint.tensors[name + "_scale_inv"].repeat_interleave(128, 0).repeat_interleave(128, 1)
-        return checkpoint.tensors[name].double() * scale
+    def stored(block, proj, expert):
+        return numbers(raw.Tensor("F8_E4M3", model.experts[block][proj][expert])) * scales[block, proj, expert]
 
-    for to in ("per-expert", "merged"):
-        assert_outputs(run_moefs, checkpoint, src, to, stored, "--fp8", "keep")
+    assert_outputs(run_moefs, model, model.write(tmp_path / "src"), to, stored, "--fp8", "keep")

@@ -19,8 +19,12 @@ DTYPES = {
     "F32": ("float32", np.uint32),
     "F64": ("float64", np.uint64),
     "U8": ("uint8", np.uint8),
+    "BOOL": ("bool", np.uint8),
+    "I8": ("int8", np.uint8),
     "I16": ("int16", np.uint16),
+    "I32": ("int32", np.uint32),
     "I64": ("int64", np.uint64),
+    "F8_E5M2": ("float8_e5m2", np.uint8),
     "F8_E4M3": ("float8_e4m3fn", np.uint8),
     "F8_E8M0": ("float8_e8m0fnu", np.uint8),
 }
