@@ -70,6 +70,10 @@ static void choose_targets(struct planning *p)
  * target says. */
 struct naming {
     struct renames *back, *there; /* or NULL */
+    struct renames *again;        /* the target's names back, as a later --from will have them; or NULL */
+    /* The first tensor whose name would not come back, and how many there are. */
+    const char *lost, *lost_there, *lost_again;
+    uint32_t n_lost;
 };
 
 static int naming_init(struct planning *p, struct naming *naming)
@@ -82,10 +86,43 @@ static int naming_init(struct planning *p, struct naming *naming)
         return 0;
     if (from && renames_compile_back(from, &naming->back, p->err) < 0)
         return -1;
-    return to ? renames_compile(to, &naming->there, p->err) : 0;
+    if (!to || to->n_renames == 0)
+        return 0;
+    if (renames_compile(to, &naming->there, p->err) < 0)
+        return -1;
+    return renames_compile_back(to, &naming->again, p->err);
 }
 
-static void pass_through(struct planning *p, uint32_t t, const struct naming *naming)
+/* The new name of a tensor in no group. */
+static const char *naming_apply(struct naming *naming, const char *stored, struct arena *arena)
+{
+    const char *name = renames_apply(naming->back, stored, arena);
+    const char *there = renames_apply(naming->there, name, arena);
+    const char *again = renames_apply(naming->again, there, arena);
+
+    if (naming->again && strcmp(again, name) != 0 && naming->n_lost++ == 0) {
+        naming->lost = name;
+        naming->lost_there = there;
+        naming->lost_again = again;
+    }
+    return there;
+}
+
+/* rename is the user's, so it is used all the same: the copy may be meant for others. */
+static void warn_lost_names(struct planning *p, const struct naming *naming)
+{
+    cleanup_free char *others =
+        naming->n_lost > 1 ? xasprintf(" (and %u more)", naming->n_lost - 1) : xstrdup("");
+
+    if (naming->n_lost > 0)
+        notes_add(
+            &p->plan->notes, NOTE_WARNING,
+            "%s%s: layout %s calls it %s, and --from %s would read that name as %s: these pairs of rename "
+            "have no way back",
+            naming->lost, others, p->to, naming->lost_there, p->to, naming->lost_again);
+}
+
+static void pass_through(struct planning *p, uint32_t t, struct naming *naming)
 {
     const struct tensor *tensor = &p->checkpoint->tensors[t];
     struct planned_tensor planned = {.info = tensor->info,
@@ -98,10 +135,8 @@ static void pass_through(struct planning *p, uint32_t t, const struct naming *na
     struct extent copy = {
         .length = tensor->length, .source = tensor->offset, .shard = tensor->shard, .gather = PLAN_NO_GATHER};
 
-    if (p->recognition->group_of[t] == NO_GROUP) {
-        planned.info.name = renames_apply(naming->back, planned.info.name, &p->plan->arena);
-        planned.info.name = renames_apply(naming->there, planned.info.name, &p->plan->arena);
-    }
+    if (p->recognition->group_of[t] == NO_GROUP)
+        planned.info.name = naming_apply(naming, tensor->info.name, &p->plan->arena);
     p->passes[t] = strcmp(planned.info.name, tensor->info.name) == 0;
     if (tensor->length > 0)
         utarray_push_back(p->output.extents, &copy);
@@ -118,8 +153,10 @@ static int pass_through_all(struct planning *p)
         if (group == NO_GROUP || !p->targets[group].bound)
             pass_through(p, t, &naming);
     }
+    warn_lost_names(p, &naming);
     renames_free(naming.back);
     renames_free(naming.there);
+    renames_free(naming.again);
     return result;
 }
 

@@ -50,6 +50,7 @@ static int compile_from(const char *from, struct rename *rename, struct error *e
 {
     UT_string pattern;
     struct hole hole;
+    bool behind_hole = false;
     int result = 0;
 
     utstring_init(&pattern);
@@ -61,6 +62,8 @@ static int compile_from(const char *from, struct rename *rename, struct error *e
         } else if (length > 0 &&
                    (rename->n_holes == HOLES_MAX || find_hole(rename, &hole) < rename->n_holes)) {
             result = error_set(err, "rename: \"%s\": a hole twice, or more than %d", from, HOLES_MAX);
+        } else if (length > 0 && behind_hole) {
+            result = error_set(err, "rename: \"%s\": two holes touch", from);
         } else if (length > 0) {
             bool text = hole.length == strlen("block") && memcmp(hole.word, "block", hole.length) == 0;
             utstring_printf(&pattern, "%s", text ? "(.+)" : "(0|[1-9][0-9]*)");
@@ -70,6 +73,7 @@ static int compile_from(const char *from, struct rename *rename, struct error *e
             utstring_printf(&pattern, "%s%c", strchr(".[]*^$\\+?()|", *at) ? "\\" : "", *at);
             at++;
         }
+        behind_hole = length > 0;
     }
     utstring_printf(&pattern, "$");
     if (result == 0 && regcomp(&rename->from, utstring_body(&pattern), REG_EXTENDED) != 0)
@@ -94,6 +98,8 @@ static int check_to(const char *from, const char *to, const struct rename *renam
             return error_set(err, "rename: \"%s\" has no hole {%.*s} of \"%s\"", from, (int)hole.length,
                              hole.word, to);
         at += length - 1;
+        if (at[1] == '{')
+            return error_set(err, "rename: \"%s\": two holes touch", to);
         n++;
     }
     if (n != rename->n_holes)

@@ -9,7 +9,7 @@
 struct renames;
 
 /* Compiles layout.rename. In a pair both templates have the same holes: {block} is any text, any other hole a
- * decimal integer. -1 with *err set where they differ or a brace is not closed. */
+ * decimal integer; text stands between two holes. -1 with *err set where that is not so. */
 int renames_compile(const struct layout *layout, struct renames **renames, struct error *err);
 /* The way back: from the names that the layout gives to those that they were given for. Where a pair would
  * give a name that the layout names otherwise, it does not fit. */

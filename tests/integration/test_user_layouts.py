@@ -125,6 +125,33 @@ def test_name_without_a_slash(run_moefs, tmp_path):
     assert "reading it back" in done.stderr or "--from here.json" in done.stderr
 
 
+# pairs, and the tensor that does not come back: (its name, its name in the layout, what --from makes of that)
+LOSSY = {
+    "two pairs to one name": ([["a.{n}.w", "z.{n}"], ["model.layers.{n}.input_layernorm.weight", "z.{n}"]],
+                              ("model.layers.0.input_layernorm.weight", "z.0", "a.0.w")),
+    "a name that is there already": ([["x.weight", "lm_head.weight"]], ("lm_head.weight", "lm_head.weight", "x.weight")),
+    "a swap": ([["lm_head.weight", "model.norm.weight"], ["model.norm.weight", "lm_head.weight"]], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LOSSY)
+def test_rename_without_a_way_back(run_moefs, mount, tmp_path, case):
+    """Said when planning, for the first tensor; a way back that differs without a word would be garbage in a loader."""
+    pairs, lost = LOSSY[case]
+    src, tensors, _, rest = source(tmp_path)
+    file = layout_file(tmp_path, json.dumps(json.loads(MEGATRON) | {"rename": pairs}))
+    done = run_moefs("plan", src, "--to", file)
+    assert done.returncode == 0, done.stderr
+    with mount(src, "--to", file) as there, mount(there.path, "--from", file, "--to", "original") as m:
+        back = raw.read_directory(m.path)
+    assert ("no way back" in done.stdout + done.stderr) == (back != tensors | rest) == bool(lost)
+    if lost:
+        name, there, again = lost
+        said = f"{name}: layout {file} calls it {there}, and --from {file} would read that name as {again}"
+        assert said in done.stdout + done.stderr
+        assert back == {again if n == name else n: t for n, t in (tensors | rest).items()}
+
+
 def test_rename_that_collides(run_moefs, tmp_path):
     src, *_ = source(tmp_path)
     layout = json.loads(MEGATRON) | {"rename": [["lm_head.weight", "model.norm.weight"]]}
@@ -249,6 +276,9 @@ MALFORMED = {
     "rename with a hole twice": (changed("  }\n}", '  },\n  "rename": [["a.{x}.{x}", "b.{x}"]]\n}'), 8, "a hole twice"),
     "rename to a hole twice": (changed("  }\n}", '  },\n  "rename": [["a.{x}", "b.{x}.{x}"]]\n}'), 8, "do not have the same holes"),
     "rename with an open brace": (changed("  }\n}", '  },\n  "rename": [["a.{x", "b"]]\n}'), 8, "a brace is not closed"),
+    "rename with holes that touch": (changed("  }\n}", '  },\n  "rename": [["x{n}{m}", "y{n}.{m}"]]\n}'), 8, "\"x{n}{m}\": two holes touch"),
+    "rename with any text and a number": (changed("  }\n}", '  },\n  "rename": [["{block}{m}", "y{m}.{block}"]]\n}'), 8, "two holes touch"),
+    "rename to holes that touch": (changed("  }\n}", '  },\n  "rename": [["x{n}.{m}", "y{n}{m}"]]\n}'), 8, "\"y{n}{m}\": two holes touch"),
     "rename with an empty hole": (changed("  }\n}", '  },\n  "rename": [["a.{}", "b.{}"]]\n}'), 8, "a brace is not closed"),
 }  # fmt: skip
 
