@@ -56,7 +56,7 @@ int main(int argc, char **argv)
 {
     struct error err = {0};
 
-    daemon_guard_standard_descriptors();
+    daemon_settle_process();
     int status = run_command(argc, argv, &err);
     /* what was printed must have arrived: `moefs plan > full-disk` is a failure */
     if (fflush(stdout) != 0 && status == EXIT_OK)

@@ -49,6 +49,7 @@ struct mount {
     struct tree tree;
     char *fuse_options;
     char *mount_point;
+    int descriptor; /* N, where the mount point is /dev/fd/N; else -1 */
     struct daemon daemon;
     struct notes memory_notes; /* what the memory limit has changed */
     bool has_directory, has_plan, has_tree;
@@ -65,6 +66,7 @@ static void mount_free(struct mount *mount)
         plan_free(&mount->plan);
     if (mount->has_directory)
         directory_close(&mount->directory);
+    daemon_clear(&mount->daemon);
     options_free(&mount->options);
 }
 
@@ -148,7 +150,8 @@ static int check_mount_point(struct mount *mount, bool nonempty, struct error *e
 
     if (mount_point_is_descriptor(given)) {
         mount->mount_point = xstrdup(given);
-        return mount_point_check_descriptor(given, err);
+        mount->descriptor = mount_point_check_descriptor(given, err);
+        return mount->descriptor < 0 ? -1 : 0;
     }
     mount->mount_point = mount_point_check(given, true, err);
     if (!mount->mount_point || check_apart(mount, err) < 0)
@@ -329,12 +332,12 @@ static int confirm(const struct mount *mount, struct error *err)
 
 static int run(struct mount *mount, struct error *err)
 {
-    if (prepare(mount, err) < 0 ||
+    if (daemon_init(&mount->daemon, err) < 0 || prepare(mount, err) < 0 ||
         daemon_open_log(&mount->daemon, mount->options.log_file, mount->options.foreground, err) < 0)
         return EXIT_REFUSED;
     if (mount->options.foreground)
         return run_daemon(mount, err);
-    switch (daemon_fork(&mount->daemon, err)) {
+    switch (daemon_fork(&mount->daemon, mount->descriptor, err)) {
     case DAEMON_CHILD:
         return run_daemon(mount, err);
     case DAEMON_PARENT:
@@ -347,7 +350,7 @@ static int run(struct mount *mount, struct error *err)
 
 int command_mount(int argc, char **argv, struct error *err)
 {
-    struct mount mount = {0};
+    struct mount mount = {.descriptor = -1};
     int status = EXIT_USAGE;
 
     switch (options_parse(&mount_command, argc, argv, &mount.options, err)) {

@@ -3,9 +3,11 @@
 #include "layout/base/memory.h"
 #include "fs/base/log.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -13,21 +15,51 @@
 /* The first byte of a report; the error's text follows FAILED. */
 enum report { REPORT_READY = 'R', REPORT_FAILED = 'F' };
 
-void daemon_guard_standard_descriptors(void)
+void daemon_settle_process(void)
 {
     int fd = open("/dev/null", O_RDWR);
 
+    signal(SIGCHLD, SIG_DFL);
+    signal(SIGXFSZ, SIG_IGN); /* a log file at its limit must not end a mount */
     while (fd >= 0 && fd <= STDERR_FILENO)
         fd = open("/dev/null", O_RDWR);
     if (fd >= 0)
         close(fd);
 }
 
+int daemon_init(struct daemon *daemon, struct error *err)
+{
+    const char *own = "/proc/self/fd";
+    DIR *directory = opendir(own);
+    const struct dirent *entry;
+
+    *daemon = (struct daemon){.report = -1, .log = -1};
+    if (!directory)
+        return error_set(err, "%s: %s", own, strerror(errno));
+    while ((entry = readdir(directory))) {
+        const int fd = atoi(entry->d_name); /* 0 for "." and ".." */
+        if (fd <= STDERR_FILENO || fd == dirfd(directory))
+            continue;
+        daemon->inherited = xreallocarray(daemon->inherited, daemon->n_inherited + 1, sizeof fd);
+        daemon->inherited[daemon->n_inherited++] = fd;
+    }
+    closedir(directory);
+    return 0;
+}
+
+void daemon_clear(struct daemon *daemon)
+{
+    free(daemon->inherited);
+    *daemon = (struct daemon){.report = -1, .log = -1};
+}
+
 int daemon_open_log(struct daemon *daemon, const char *file, int foreground, struct error *err)
 {
-    *daemon = (struct daemon){.report = -1, .log = -1};
     if (file) {
-        daemon->log = open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0644);
+        /* of a pipe: neither opening it nor a write to it waits for who reads it */
+        daemon->log = open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0644);
+        if (daemon->log < 0 && errno == ENXIO)
+            return error_set(err, "--log-file %s: a pipe that nobody has opened for reading", file);
         if (daemon->log < 0)
             return error_set(err, "--log-file %s: %s", file, strerror(errno));
         log_to_descriptor(daemon->log);
@@ -43,8 +75,11 @@ static void redirect(int from, int to)
         dup2(from, to);
 }
 
-static enum daemon_role start_child(struct daemon *daemon, int report)
+static enum daemon_role start_child(struct daemon *daemon, int report, int keep)
 {
+    for (size_t i = 0; i < daemon->n_inherited; i++)
+        if (daemon->inherited[i] != keep)
+            close(daemon->inherited[i]);
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
     daemon->report = report;
@@ -86,10 +121,14 @@ static enum daemon_role wait_for_child(struct daemon *daemon, int report, struct
     close(report);
     if (*text == REPORT_READY)
         return DAEMON_PARENT;
-    while (waitpid(daemon->pid, &status, 0) < 0 && errno == EINTR)
-        ;
+    pid_t ended = waitpid(daemon->pid, &status, 0);
+    while (ended < 0 && errno == EINTR)
+        ended = waitpid(daemon->pid, &status, 0);
     if (*text == REPORT_FAILED)
         error_set(err, "%s", text + 1);
+    else if (ended < 0)
+        error_set(err, "the daemon ended before it was ready; how it ended is not known: %s",
+                  strerror(errno));
     else if (WIFSIGNALED(status))
         error_set(err, "the daemon died before it was ready: %s", strsignal(WTERMSIG(status)));
     else
@@ -97,7 +136,7 @@ static enum daemon_role wait_for_child(struct daemon *daemon, int report, struct
     return DAEMON_FAILED;
 }
 
-enum daemon_role daemon_fork(struct daemon *daemon, struct error *err)
+enum daemon_role daemon_fork(struct daemon *daemon, int keep, struct error *err)
 {
     int ends[2];
 
@@ -112,7 +151,7 @@ enum daemon_role daemon_fork(struct daemon *daemon, struct error *err)
     }
     if (daemon->pid == 0) {
         close(ends[0]);
-        return start_child(daemon, ends[1]);
+        return start_child(daemon, ends[1], keep);
     }
     close(ends[1]);
     return wait_for_child(daemon, ends[0], err);

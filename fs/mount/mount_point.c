@@ -38,7 +38,7 @@ int mount_point_check_descriptor(const char *given, struct error *err)
         return error_set(err, "%s: %s", given, strerror(errno));
     if (!S_ISCHR(stat.st_mode) || major(stat.st_rdev) != FUSE_MAJOR || minor(stat.st_rdev) != FUSE_MINOR)
         return error_set(err, "%s: not an open /dev/fuse", given);
-    return 0;
+    return fd;
 }
 
 static int check_directory(const char *path, const struct mount_entry *mounted, struct error *err)

@@ -10,7 +10,7 @@
 /* "/dev/fd/N": the caller has opened /dev/fuse and mounted it. */
 bool mount_point_is_descriptor(const char *given);
 
-/* Checks such a descriptor. */
+/* Checks such a descriptor and gives its number; -1 with *err set. */
 int mount_point_check_descriptor(const char *given, struct error *err);
 
 /* The resolved path of an existing empty directory that is no mount point yet; nonempty: neither matters.

@@ -146,7 +146,7 @@ static int run_fusermount(const char *path, bool lazy, char *said, size_t size, 
     const char *argv[] = {"fusermount3",      "-u", lazy ? "-z" : "--", lazy ? "--" : path,
                           lazy ? path : NULL, NULL};
     posix_spawn_file_actions_t actions;
-    int ends[2], status;
+    int ends[2], status = 0;
     pid_t pid;
     size_t length = 0;
 
@@ -167,9 +167,10 @@ static int run_fusermount(const char *path, bool lazy, char *said, size_t size, 
     while (length > 0 && said[length - 1] == '\n')
         length--;
     said[length] = '\0';
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+    pid_t ended = waitpid(pid, &status, 0);
+    while (ended < 0 && errno == EINTR)
+        ended = waitpid(pid, &status, 0);
+    return ended >= 0 && WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
 /* 0, or -1 with *err set; *busy: because it is in use. */

@@ -1,0 +1,100 @@
+"""What the caller of `moefs mount` leaves to the daemon, and must not: descriptors, signals, limits, a log that is a pipe."""
+
+import errno
+import os
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+from mounting import NOBODY, daemon, in_namespace, refused, user_files
+from mounting import mnt, public, src  # noqa: F401 (fixtures)
+
+
+def descriptors(pid):
+    """{number: what it is} of a process."""
+    return {int(fd.name): os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+def children(pid):
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "stat").read_text().rpartition(")")[2].split()[1] == str(pid):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_the_callers_descriptors_are_closed(run_moefs, src, mnt, tmp_path):
+    """A pipe's reader sees its end, and a lock is released, when the caller is done."""
+    reader, writer = os.pipe()
+    lock = os.open(tmp_path / "lock", os.O_WRONLY | os.O_CREAT)
+    theirs = {os.readlink(f"/proc/self/fd/{fd}") for fd in (writer, lock)}
+    log = tmp_path / "log"
+    with daemon(run_moefs, src, mnt, "--log-file", log, pass_fds=(writer, lock)) as pid:
+        os.close(writer)
+        os.close(lock)
+        for process in (pid, *children(pid)):
+            assert theirs.isdisjoint(descriptors(process).values())
+        assert str(log) in descriptors(pid).values()
+        os.set_blocking(reader, False)
+        assert os.read(reader, 1) == b""
+        assert (mnt / "tokenizer.json").read_bytes() == (src / "tokenizer.json").read_bytes()
+    os.close(reader)
+
+
+def test_umount_where_the_caller_ignores_its_children(moefs, src, public):
+    """An ordinary user's umount waits for fusermount3."""
+    script = f"""
+        mount --bind "$1" /dev/fuse
+        {NOBODY} env --ignore-signal=CHLD "$2" mount "$3" "$4"
+        {NOBODY} env --ignore-signal=CHLD "$2" umount "$4"; echo "status $?"
+        grep -c " $4 " /proc/self/mountinfo || :
+    """
+    done = in_namespace(script, *user_files(moefs, src, public, 0o666))
+    assert done.stdout.splitlines() == ["status 0", "0"], done.stderr
+
+
+def test_refusals_where_the_caller_ignores_its_children(moefs, src, mnt):
+    command = ["env", "--ignore-signal=CHLD", moefs, "mount", "-o", "no_such_option", src, mnt]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "no_such_option" in done.stderr
+
+
+def test_a_log_file_at_its_limit(run_moefs, src, mnt, tmp_path):
+    """Lines that the file does not take are lost; the mount stays."""
+    log = tmp_path / "log"
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+    environment = {**os.environ, "MOEFS_FAULT": "error:every=1"}
+    with daemon(run_moefs, src, mnt, "--log-file", log, env=environment, preexec_fn=limit):
+        for _ in range(3):
+            with pytest.raises(OSError) as failure:
+                (mnt / "tokenizer.json").read_bytes()
+            assert failure.value.errno == errno.EIO
+        assert log.stat().st_size == 100
+        assert os.listdir(mnt)
+
+
+def test_a_log_file_that_is_a_pipe(run_moefs, src, mnt, tmp_path):
+    """Without a reader it is refused. A reader that does not read loses lines, and delays nothing."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert f"--log-file {pipe}: a pipe that nobody has opened" in refused(run_moefs, "mount", "--log-file", pipe, src, mnt)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with daemon(run_moefs, src, mnt, "--log-file", pipe):
+        assert b"mounted at" in os.read(reader, 65536)
+        filler = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(filler, bytes(65536))
+        os.close(filler)
+        os.truncate(src / "tokenizer.json", 1000)
+        with pytest.raises(OSError):
+            (mnt / "tokenizer.json").read_bytes()  # says so in the log
+        assert os.read(reader, 65536).strip(b"\0") == b""
+    os.close(reader)
