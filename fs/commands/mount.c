@@ -52,6 +52,7 @@ struct mount {
     int descriptor; /* N, where the mount point is /dev/fd/N; else -1 */
     struct daemon daemon;
     struct notes memory_notes; /* what the memory limit has changed */
+    bool allow_root;
     bool has_directory, has_plan, has_tree;
 };
 
@@ -122,6 +123,8 @@ static int make_fuse_options(struct mount *mount, bool *nonempty, struct error *
         if (option_is(text, length, "subtype"))
             return error_set(err, "-o %.*s: the subtype is moefs, by which `moefs umount` knows its mounts",
                              (int)length, text);
+        if (option_is(text, length, "allow_root"))
+            mount->allow_root = true;
         if (option_is(text, length, "nonempty")) {
             *nonempty = true;
         } else if (length > 0) {
@@ -280,6 +283,7 @@ static int serve(struct mount *mount, struct error *err)
     struct source *source = open_source(mount, err);
     const struct session_options options = {.readahead = readahead,
                                             .fuse = mount->fuse_options,
+                                            .each_asks = mount->allow_root,
                                             .kernel_read_ahead = mount->options.kernel_read_ahead,
                                             .passthrough =
                                                 mount->options.passthrough ? mount->directory.n_files : 0};

@@ -9,9 +9,6 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
-/* Nothing of a mount ever changes, so the kernel may keep what it has learnt. Seconds; 30 years. */
-#define FOREVER 1e9
-
 /* Requests in flight: enough that slow sources are read in parallel (the kernel's default is 12). */
 #define MAX_BACKGROUND 64
 #define CONGESTION_THRESHOLD 48
@@ -65,10 +62,16 @@ static void operation_init(void *data, struct fuse_conn_info *connection)
     served->ready(served->context);
 }
 
-static struct fuse_entry_param make_entry(const struct tree_inode *inode)
+/* A file handle (NFS) holds an inode's number and generation, and the numbers of another mount are the same. The
+ * kernel gives the root generation 0 by itself, and ends an inode that is looked up with another one. */
+static struct fuse_entry_param make_entry(const struct served *served, const struct tree_inode *inode)
 {
-    return (struct fuse_entry_param){
-        .ino = inode->stat.st_ino, .attr = inode->stat, .attr_timeout = FOREVER, .entry_timeout = FOREVER};
+    return (struct fuse_entry_param){.ino = inode->stat.st_ino,
+                                     .generation =
+                                         inode->stat.st_ino == FUSE_ROOT_ID ? 0 : served->generation,
+                                     .attr = inode->stat,
+                                     .attr_timeout = served->timeout,
+                                     .entry_timeout = served->timeout};
 }
 
 static void operation_lookup(fuse_req_t request, fuse_ino_t number, const char *name)
@@ -83,9 +86,10 @@ static void operation_lookup(fuse_req_t request, fuse_ino_t number, const char *
     }
     /* "." of a file is asked for too: that is how the kernel turns a file handle into an inode */
     const struct tree_inode *inode = tree_lookup(request_served(request)->tree, directory, name);
-    struct fuse_entry_param entry = {.ino = 0, .entry_timeout = FOREVER}; /* a negative entry: kept as well */
+    /* without an inode it says that there is none, which is kept as well */
+    struct fuse_entry_param entry = {.entry_timeout = request_served(request)->timeout};
     if (inode)
-        entry = make_entry(inode);
+        entry = make_entry(request_served(request), inode);
     fuse_reply_entry(request, &entry);
 }
 
@@ -95,7 +99,7 @@ static void operation_getattr(fuse_req_t request, fuse_ino_t number, struct fuse
 
     (void)info;
     if (inode)
-        fuse_reply_attr(request, &inode->stat, FOREVER);
+        fuse_reply_attr(request, &inode->stat, request_served(request)->timeout);
 }
 
 /* The number of the source's file that this one is, byte for byte. */
@@ -232,7 +236,7 @@ static void list(fuse_req_t request, fuse_ino_t number, size_t size, off_t offse
     }
     char *buffer = (char *)reply->bytes;
     for (uint64_t i = (uint64_t)offset; (inode = listing_get(tree, directory, i, &name)); i++) {
-        struct fuse_entry_param entry = make_entry(inode);
+        struct fuse_entry_param entry = make_entry(request_served(request), inode);
         size_t length;
         if (i < 2)
             entry.ino = 0; /* the kernel does not count these two as lookups */

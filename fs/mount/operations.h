@@ -21,6 +21,8 @@ struct served {
     const struct plan *plan;
     struct buffer_pool *buffers;
     unsigned kernel_read_ahead;      /* bytes; 0: the kernel's own */
+    uint32_t generation;             /* of the inodes: another one for each mount, not 0 */
+    double timeout;                  /* seconds for which the kernel may keep names and attributes */
     struct passthrough *passthrough; /* NULL: not asked for */
     struct readahead *readahead;     /* NULL: off */
     void (*ready)(void *context);    /* called once, before the kernel's first request is answered */

@@ -15,12 +15,17 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
 #define THREADS_MIN 32 /* each waits for the source while it reads: docs/performance.md */
+
+/* Nothing of a mount ever changes: the kernel may keep names and attributes. Seconds; 30 years. */
+#define FOREVER 1e9
+
 #define NUDGE_NANOSECONDS 20000000
 
 struct session {
@@ -104,6 +109,14 @@ static void session_refuse(void *context, const char *why)
     fuse_session_exit(session->fuse);
 }
 
+static int make_generation(uint32_t *generation, struct error *err)
+{
+    for (*generation = 0; *generation == 0;)
+        if (getrandom(generation, sizeof *generation, 0) < 0 && errno != EINTR)
+            return error_set(err, "getrandom: %s", strerror(errno));
+    return 0;
+}
+
 struct session *session_new(const struct plan *plan, const struct tree *tree, struct reader *reader,
                             struct source *source, const struct session_options *options, struct error *err)
 {
@@ -118,11 +131,16 @@ struct session *session_new(const struct plan *plan, const struct tree *tree, st
                                       .buffers = buffer_pool_new(),
                                       .kernel_read_ahead = (unsigned)options->kernel_read_ahead,
                                       .readahead = options->readahead,
+                                      .timeout = options->each_asks ? 0 : FOREVER,
                                       .ready = session_became_ready,
                                       .refuse = session_refuse,
                                       .context = session};
     if (!session->served.buffers)
         memory_exhausted();
+    if (make_generation(&session->served.generation, err) < 0) {
+        session_free(session);
+        return NULL;
+    }
     if (options->passthrough > 0) {
         session->served.passthrough = passthrough_new(options->passthrough);
         if (!session->served.passthrough)

@@ -15,7 +15,8 @@
 struct session;
 
 struct session_options {
-    const char *fuse;            /* the text of fuse's -o */
+    const char *fuse; /* the text of fuse's -o */
+    bool each_asks;   /* the kernel keeps no names and attributes: libfuse decides who may have them */
     size_t kernel_read_ahead;    /* bytes, at most KERNEL_READ_AHEAD_MAX; 0: left alone */
     struct readahead *readahead; /* the caller's, outlives the session; NULL: off */
     uint32_t passthrough;        /* the number of source files that the kernel may read by itself; 0: none */

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import mounts
-from mounting import LIBC, as_nobody, daemon, refused, remount
+from mounting import LIBC, NOBODY, as_nobody, daemon, in_namespace, refused, remount, user_files
 from mounting import mnt, public, src  # noqa: F401 (fixtures)
 
 
@@ -98,24 +98,59 @@ def test_inodes_are_stable(mount, src):
         assert listing(m.path) == first
 
 
+class Handle(ctypes.Structure):
+    """struct file_handle, as name_to_handle_at fills it: what an NFS server gives to its clients."""
+
+    _fields_ = [("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("handle", ctypes.c_char * 128)]
+
+    def __init__(self, path):
+        super().__init__(bytes=128)
+        if LIBC.name_to_handle_at(-100, os.fsencode(path), ctypes.byref(self), ctypes.byref(ctypes.c_int()), 0) != 0:
+            raise OSError(ctypes.get_errno(), "name_to_handle_at")
+
+    def open(self, mount):
+        root = os.open(mount, os.O_RDONLY | os.O_DIRECTORY)
+        fd = LIBC.open_by_handle_at(root, ctypes.byref(self), os.O_RDONLY)
+        error = ctypes.get_errno()
+        os.close(root)
+        if fd < 0:
+            raise OSError(error, "open_by_handle_at")
+        return fd
+
+
+def drop_inodes():
+    Path("/proc/sys/vm/drop_caches").write_text("2")
+
+
 def test_file_handles_outlive_the_kernels_caches(mount, src):
-    """name_to_handle_at and open_by_handle_at, as an NFS server does it."""
-
-    class Handle(ctypes.Structure):
-        _fields_ = [("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("handle", ctypes.c_char * 128)]
-
     with mount(src) as m:
-        handle, mount_id = Handle(bytes=128), ctypes.c_int()
-        path = os.fsencode(m / "assets/deep/note.txt")
-        assert LIBC.name_to_handle_at(-100, path, ctypes.byref(handle), ctypes.byref(mount_id), 0) == 0
-        root = os.open(m.path, os.O_RDONLY | os.O_DIRECTORY)
+        note, deep = Handle(m / "assets/deep/note.txt"), Handle(m / "assets/deep")
         for _ in range(2):
-            fd = LIBC.open_by_handle_at(root, ctypes.byref(handle), os.O_RDONLY)
-            assert fd >= 0, os.strerror(ctypes.get_errno())
+            fd = note.open(m.path)
             assert os.read(fd, 100) == b"hello"
             os.close(fd)
-            Path("/proc/sys/vm/drop_caches").write_text("2")
-        os.close(root)
+            fd = deep.open(m.path)
+            assert os.listdir(fd) == ["note.txt"]
+            assert "config.json" in os.listdir(f"/proc/self/fd/{fd}/../..")
+            os.close(fd)
+            drop_inodes()
+
+
+def test_file_handles_end_with_their_mount(mount, src):
+    """Inodes are numbered in the order of their names: the number of a file is another file's in the next mount."""
+    with mount(src) as m:
+        handles = [Handle(m / name) for name in ("assets/deep/note.txt", "assets/deep", "config.json")]
+    (src / "another.txt").write_text("not the same file")
+    with mount(src) as m:
+        for cached in (False, True):
+            for handle in handles:
+                with pytest.raises(OSError) as failure:
+                    os.close(handle.open(m.path))
+                assert failure.value.errno == errno.ESTALE
+            if not cached:
+                subprocess.run(["ls", "-lR", m.path], check=True, stdout=subprocess.DEVNULL)
+        assert (m / "assets/deep/note.txt").read_text() == "hello"
+        assert "another.txt" in os.listdir(m.path)
 
 
 def test_attributes(mount, src):
@@ -158,6 +193,25 @@ def test_permissions_hold_for_others(mount, src, public):
         done = as_nobody("cat", path / "tokenizer.json")
         assert done.returncode == 1 and "Permission denied" in done.stderr
     path.rmdir()
+
+
+def test_allow_root_is_for_root(moefs, src, public):
+    """Others get neither names nor attributes, also where root or the owner has just asked for them."""
+    script = f"""
+        mount --bind "$1" /dev/fuse
+        echo user_allow_other >"$5"; mount --bind "$5" /etc/fuse.conf
+        {NOBODY} "$2" mount -o allow_root "$3" "$4"
+        ls -lR "$4" >/dev/null; stat "$4/config.json" >/dev/null; cat "$4/assets/deep/note.txt"; echo
+        {NOBODY} ls -lR "$4" >/dev/null; {NOBODY} cat "$4/config.json" >/dev/null
+        for command in "stat $4/config.json" "stat $4/assets/deep" "ls $4" "ls $4/assets" "cat $4/config.json"; do
+            setpriv --reuid 1234 --regid 1234 --clear-groups $command 2>&1 >/dev/null | grep -o "Permission denied" || echo "$command"
+        done
+        {NOBODY} cat "$4/assets/deep/note.txt"; echo
+        {NOBODY} "$2" umount "$4"
+    """
+    Path("/etc/fuse.conf").touch()
+    done = in_namespace(script, *user_files(moefs, src, public, 0o666), public / "fuse.conf")
+    assert done.stdout.splitlines() == ["hello", *["Permission denied"] * 5, "hello"], done.stderr
 
 
 def test_read_only(mount, src):
