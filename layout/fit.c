@@ -1,4 +1,5 @@
 #include "fit.h"
+#include "layout/base/text.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -31,16 +32,6 @@ struct fitting {
 static const struct tensor_info *hit_info(const struct fitting *f, const struct hit *hit)
 {
     return f->input->tensors[hit->tensor];
-}
-
-static void shape_text(const struct tensor_info *info, char text[128])
-{
-    size_t at = (size_t)snprintf(text, 128, "[");
-
-    for (unsigned d = 0; d < info->n_dims && at < 100; d++)
-        at += (size_t)snprintf(text + at, 128 - at, "%s%llu", d ? ", " : "",
-                               (unsigned long long)info->shape[d]);
-    snprintf(text + at, 128 - at, "]");
 }
 
 /* The integer of a composite hole is word * experts + expert: the count of integers tells how
@@ -131,15 +122,14 @@ static int check_complete(const struct fitting *f, const struct fit *fit, unsign
 static int check_one_shape(const struct fitting *f, const struct fit_word *w, unsigned k)
 {
     const struct tensor_info *first = w->n_of_form[k] > 0 ? hit_info(f, w->of_form[k]) : NULL;
-    char expected[128], found[128];
 
     for (size_t i = 1; i < w->n_of_form[k]; i++) {
         const struct tensor_info *other = hit_info(f, &w->of_form[k][i]);
         if (other->n_dims == first->n_dims &&
             memcmp(other->shape, first->shape, first->n_dims * sizeof *first->shape) == 0)
             continue;
-        shape_text(first, expected);
-        shape_text(other, found);
+        cleanup_free char *expected = text_of_shape(first->shape, first->n_dims);
+        cleanup_free char *found = text_of_shape(other->shape, other->n_dims);
         return error_set(f->err, "%s has shape %s, but %s has %s", other->name, found, first->name, expected);
     }
     return 0;
@@ -150,7 +140,6 @@ static int solve_once(const struct fitting *f, struct fit_word *w, bool *solved)
 {
     const struct axis_words *words = &f->input->layouts->words;
     struct error cause = {0};
-    char found[128];
 
     for (unsigned k = 0; k < f->bound->n_forms; k++) {
         const struct form *form = &f->bound->forms[k];
@@ -160,7 +149,7 @@ static int solve_once(const struct fitting *f, struct fit_word *w, bool *solved)
         if (axes_solve(&form->axes, words, info->shape, info->n_dims, form->n_projs, w->sizes, solved,
                        &cause) == 0)
             continue;
-        shape_text(info, found);
+        cleanup_free char *found = text_of_shape(info->shape, info->n_dims);
         error_set(f->err, "%s %s: %s", info->name, found, cause.text);
         error_free(&cause);
         return -1;

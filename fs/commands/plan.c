@@ -6,7 +6,8 @@
 #include "plan_view.h"
 #include "fs/view/tree.h"
 
-#include "layout/format/json.h"
+#include "layout/base/text.h"
+#include "layout/format/json_write.h"
 #include "layout/layouts.h"
 #include "layout/plan.h"
 
@@ -48,10 +49,11 @@ static void count_origin(const struct plan_view *view, const struct plan_piece *
 static void print_tensor(const struct plan_view *view, const struct planned_tensor *tensor)
 {
     const struct shard *shards = view->checkpoint->shards;
+    cleanup_free char *shape = text_of_shape(tensor->info.shape, tensor->info.n_dims);
     struct origin origin = {0};
 
     printf("%s  %s ", tensor->info.name, dtype_name(tensor->info.dtype));
-    plan_view_print_shape(&tensor->info);
+    fputs(shape, stdout);
     printf("  %s", view->plan->files[tensor->file].name);
     plan_view_visit(view, tensor, count_origin, &origin);
     if (!origin.first)
@@ -125,103 +127,115 @@ static void print_text(const struct plan_view *view)
 
 static void json_piece(const struct plan_view *view, const struct plan_piece *piece, void *context)
 {
-    bool *first = context;
+    struct json_writer *w = context;
 
-    printf("%s{\"tensor\": ", *first ? "" : ", ");
-    json_write_string(stdout, piece->tensor->info.name);
-    printf(", \"file\": ");
-    json_write_string(stdout, view->checkpoint->shards[piece->tensor->shard].name);
-    printf(", \"offset\": %" PRIu64, piece->offset);
+    json_write_object(w, JSON_ONE_LINE);
+    json_write_text_of(w, "tensor", piece->tensor->info.name);
+    json_write_text_of(w, "file", view->checkpoint->shards[piece->tensor->shard].name);
+    json_write_number_of(w, "offset", piece->offset);
     if (piece->length > 0)
-        printf(", \"length\": %" PRIu64 "}", piece->length);
+        json_write_number_of(w, "length", piece->length);
     else
-        printf(", \"computed\": true}");
-    *first = false;
+        json_write_bool_of(w, "computed", true);
+    json_write_end(w);
 }
 
-static void json_tensor(const struct plan_view *view, const struct planned_tensor *tensor)
+static void json_tensor(struct json_writer *w, const struct plan_view *view,
+                        const struct planned_tensor *tensor)
 {
-    bool first = true;
-
-    printf("{\"name\": ");
-    json_write_string(stdout, tensor->info.name);
-    printf(", \"dtype\": \"%s\", \"shape\": ", dtype_name(tensor->info.dtype));
-    plan_view_print_shape(&tensor->info);
-    printf(", \"file\": ");
-    json_write_string(stdout, view->plan->files[tensor->file].name);
-    printf(", \"offset\": %" PRIu64 ", \"length\": %" PRIu64 ", \"converted\": %s, \"sources\": [",
-           tensor->offset, tensor->length, tensor->group == UINT32_MAX ? "false" : "true");
-    plan_view_visit(view, tensor, json_piece, &first);
-    printf("]}");
+    json_write_object(w, JSON_ONE_LINE);
+    json_write_text_of(w, "name", tensor->info.name);
+    json_write_text_of(w, "dtype", dtype_name(tensor->info.dtype));
+    json_write_key(w, "shape");
+    json_write_numbers(w, tensor->info.shape, tensor->info.n_dims);
+    json_write_text_of(w, "file", view->plan->files[tensor->file].name);
+    json_write_number_of(w, "offset", tensor->offset);
+    json_write_number_of(w, "length", tensor->length);
+    json_write_bool_of(w, "converted", tensor->group != UINT32_MAX);
+    json_write_key(w, "sources");
+    json_write_array(w, JSON_ONE_LINE);
+    plan_view_visit(view, tensor, json_piece, w);
+    json_write_end(w);
+    json_write_end(w);
 }
 
-static void json_file(const struct plan_view *view, const struct planned_file *file)
+static void json_file(struct json_writer *w, const struct plan_view *view, const struct planned_file *file)
 {
-    printf("{\"name\": ");
-    json_write_string(stdout, file->name);
-    printf(", \"size\": %" PRIu64 ", \"tensors\": %u, \"verbatim\": ", file->size, file->n_tensors);
-    if (file->verbatim_shard != PLAN_NO_SHARD)
-        json_write_string(stdout, view->checkpoint->shards[file->verbatim_shard].name);
-    else
-        printf("null");
-    putchar('}');
+    bool verbatim = file->verbatim_shard != PLAN_NO_SHARD;
+
+    json_write_object(w, JSON_ONE_LINE);
+    json_write_text_of(w, "name", file->name);
+    json_write_number_of(w, "size", file->size);
+    json_write_number_of(w, "tensors", file->n_tensors);
+    json_write_text_of(w, "verbatim", verbatim ? view->checkpoint->shards[file->verbatim_shard].name : NULL);
+    json_write_end(w);
 }
 
-static void json_group(const struct planned_group *group)
+static void json_group(struct json_writer *w, const struct planned_group *group)
 {
-    printf("{\"block\": ");
-    json_write_string(stdout, group->block);
-    printf(", \"from\": \"%s\", \"to\": \"%s\", \"experts\": %" PRIu64 ", \"inner\": %" PRIu64
-           ", \"hidden\": %" PRIu64 "}",
-           group->from, group->to, group->experts, group->inner, group->hidden);
+    json_write_object(w, JSON_ONE_LINE);
+    json_write_text_of(w, "block", group->block);
+    json_write_text_of(w, "from", group->from);
+    json_write_text_of(w, "to", group->to);
+    json_write_number_of(w, "experts", group->experts);
+    json_write_number_of(w, "inner", group->inner);
+    json_write_number_of(w, "hidden", group->hidden);
+    json_write_end(w);
 }
 
 static void json_loaders(const char *layout, const char *const *loaders, unsigned n, void *context)
 {
-    bool *first = context;
+    struct json_writer *w = context;
 
-    printf("%s\"%s\": [", *first ? "" : ", ", layout);
-    for (unsigned i = 0; i < n; i++) {
-        printf("%s", i ? ", " : "");
-        json_write_string(stdout, loaders[i]);
-    }
-    putchar(']');
-    *first = false;
+    json_write_key(w, layout);
+    json_write_array(w, JSON_ONE_LINE);
+    for (unsigned i = 0; i < n; i++)
+        json_write_text(w, loaders[i]);
+    json_write_end(w);
+}
+
+static void json_totals(struct json_writer *w, const struct plan_view *view)
+{
+    json_write_key(w, "totals");
+    json_write_object(w, JSON_ONE_LINE);
+    json_write_number_of(w, "tensors", view->plan->n_tensors);
+    json_write_number_of(w, "bytes", view->plan->total_size);
+    json_write_number_of(w, "weight_files", view->plan->n_weight_files);
+    json_write_number_of(w, "source_tensors", view->checkpoint->n_tensors);
+    json_write_number_of(w, "source_files", view->checkpoint->n_shards);
+    json_write_end(w);
 }
 
 static void print_json(const struct plan_view *view)
 {
     const struct plan *plan = view->plan;
-    const char *model_type = view->checkpoint->config.model_type;
-    bool first = true;
+    struct json_writer w;
 
-    printf("{\"model_type\": ");
-    if (model_type)
-        json_write_string(stdout, model_type);
-    else
-        printf("null");
-    printf(",\n \"files\": [");
-    for (uint32_t f = 0; f < plan->n_files; f++) {
-        printf("%s\n  ", f ? "," : "");
-        json_file(view, &plan->files[f]);
-    }
-    printf("],\n \"tensors\": [");
-    for (uint32_t t = 0; t < plan->n_tensors; t++) {
-        printf("%s\n  ", t ? "," : "");
-        json_tensor(view, &plan->tensors[t]);
-    }
-    printf("],\n \"groups\": [");
-    for (uint32_t g = 0; g < plan->n_groups; g++) {
-        printf("%s\n  ", g ? "," : "");
-        json_group(&plan->groups[g]);
-    }
-    printf("],\n \"loaders\": {");
-    visit_loaders(view, json_loaders, &first);
-    printf("},\n \"totals\": {\"tensors\": %u, \"bytes\": %" PRIu64
-           ", \"weight_files\": %u, \"source_tensors\": %u, "
-           "\"source_files\": %u}}\n",
-           plan->n_tensors, plan->total_size, plan->n_weight_files, view->checkpoint->n_tensors,
-           view->checkpoint->n_shards);
+    json_writer_init(&w, stdout);
+    json_write_object(&w, JSON_LINES);
+    json_write_text_of(&w, "model_type", view->checkpoint->config.model_type);
+    json_write_key(&w, "files");
+    json_write_array(&w, JSON_LINES);
+    for (uint32_t f = 0; f < plan->n_files; f++)
+        json_file(&w, view, &plan->files[f]);
+    json_write_end(&w);
+    json_write_key(&w, "tensors");
+    json_write_array(&w, JSON_LINES);
+    for (uint32_t t = 0; t < plan->n_tensors; t++)
+        json_tensor(&w, view, &plan->tensors[t]);
+    json_write_end(&w);
+    json_write_key(&w, "groups");
+    json_write_array(&w, JSON_LINES);
+    for (uint32_t g = 0; g < plan->n_groups; g++)
+        json_group(&w, &plan->groups[g]);
+    json_write_end(&w);
+    json_write_key(&w, "loaders");
+    json_write_object(&w, JSON_ONE_LINE);
+    visit_loaders(view, json_loaders, &w);
+    json_write_end(&w);
+    json_totals(&w, view);
+    json_write_end(&w);
+    putchar('\n');
 }
 
 /* What a mount would refuse for its names is refused here too. */

@@ -1,4 +1,5 @@
 #include "plan_view.h"
+#include "layout/base/text.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -44,14 +45,6 @@ void plan_view_visit(const struct plan_view *view, const struct planned_tensor *
     }
 }
 
-void plan_view_print_shape(const struct tensor_info *info)
-{
-    putchar('[');
-    for (unsigned d = 0; d < info->n_dims; d++)
-        printf("%s%" PRIu64, d ? ", " : "", info->shape[d]);
-    putchar(']');
-}
-
 /* How much of one source tensor goes into a virtual tensor. */
 struct source_use {
     uint64_t runs, bytes; /* that are copied */
@@ -84,7 +77,8 @@ static void print_use(const struct plan_view *view, uint32_t number, const struc
     const char *holds = view->plan->source_holds[number];
 
     printf("  %s %s ", tensor->info.name, dtype_name(tensor->info.dtype));
-    plan_view_print_shape(&tensor->info);
+    cleanup_free char *shape = text_of_shape(tensor->info.shape, tensor->info.n_dims);
+    fputs(shape, stdout);
     printf(", %s\n    ", view->checkpoint->shards[tensor->shard].name);
     if (holds)
         printf("holds %s; ", holds);
@@ -125,7 +119,8 @@ int plan_view_explain(const struct plan_view *view, const char *name, struct err
         return error_set(err, "--explain %s: the plan has no tensor of this name (moefs plan lists them)",
                          name);
     printf("%s %s ", name, dtype_name(tensor->info.dtype));
-    plan_view_print_shape(&tensor->info);
+    cleanup_free char *shape = text_of_shape(tensor->info.shape, tensor->info.n_dims);
+    fputs(shape, stdout);
     printf(", %s, %" PRIu64 " bytes at %" PRIu64 "\n", view->plan->files[tensor->file].name, tensor->length,
            tensor->offset);
     if (tensor->group == UINT32_MAX) {

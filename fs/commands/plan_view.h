@@ -22,9 +22,6 @@ typedef void plan_piece_visitor(const struct plan_view *view, const struct plan_
 void plan_view_visit(const struct plan_view *view, const struct planned_tensor *tensor,
                      plan_piece_visitor *visit, void *context);
 
-/* "[4, 48, 64]" */
-void plan_view_print_shape(const struct tensor_info *info);
-
 /* Prints where a virtual tensor comes from: what it holds, and of which source tensors. -1 where the plan has
  * no tensor of this name. */
 int plan_view_explain(const struct plan_view *view, const char *name, struct error *err);

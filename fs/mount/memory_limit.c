@@ -1,6 +1,7 @@
 #include "memory_limit.h"
 
 #include "layout/base/memory.h"
+#include "layout/base/text.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -34,16 +35,6 @@ static bool list_has(const char *list, const char *word)
         if (strncmp(at, word, length) == 0 && (at[length] == ',' || at[length] == '\0'))
             return true;
     return false;
-}
-
-/* A path below `above`: what follows it, "" for itself; NULL for any other path. */
-static const char *path_below(const char *path, const char *above)
-{
-    const size_t length = strcmp(above, "/") == 0 ? 0 : strlen(above);
-
-    if (strncmp(path, above, length) != 0 || (path[length] != '/' && path[length] != '\0'))
-        return NULL;
-    return strcmp(path + length, "/") == 0 ? "" : path + length;
 }
 
 static void replace(char **text, const char *by)
@@ -92,7 +83,7 @@ static void read_mounts(const char *root, struct hierarchy *v1, struct hierarchy
                                : strcmp(type, "cgroup") == 0 && list_has(options, "memory") ? v1
                                                                                             : NULL;
         /* several may be mounted, of which another group's says nothing of ours */
-        if (!of || (of->mount_root && !(of->group && path_below(of->group, mount_root))))
+        if (!of || (of->mount_root && !(of->group && text_path_below(of->group, mount_root))))
             continue;
         replace(&of->mount_root, mount_root);
         replace(&of->mount_point, mount_point);
@@ -117,7 +108,7 @@ static uint64_t hierarchy_limit(const char *root, const struct hierarchy *hierar
 
     if (!hierarchy->group || !hierarchy->mount_point)
         return MEMORY_LIMIT_NONE;
-    const char *below = path_below(hierarchy->group, hierarchy->mount_root);
+    const char *below = text_path_below(hierarchy->group, hierarchy->mount_root);
     /* a group outside of what is mounted: in a container, what is mounted is its own */
     cleanup_free char *directory = xasprintf("%s%s", hierarchy->mount_point, below ? below : "");
     for (;;) {

@@ -1,6 +1,7 @@
 #include "mount_point.h"
 
 #include "layout/base/memory.h"
+#include "layout/base/text.h"
 #include "mount_table.h"
 
 #include <dirent.h>
@@ -108,16 +109,6 @@ char *mount_point_check(const char *given, bool nonempty, struct error *err)
     return NULL;
 }
 
-/* a is b or lies in it */
-static bool is_inside(const char *a, const char *b)
-{
-    size_t length = strlen(b);
-
-    if (strcmp(b, "/") == 0)
-        return true;
-    return strncmp(a, b, length) == 0 && (a[length] == '/' || a[length] == '\0');
-}
-
 int mount_point_check_apart(const char *mount_point, const char *source, struct error *err)
 {
     struct stat a, b;
@@ -125,9 +116,9 @@ int mount_point_check_apart(const char *mount_point, const char *source, struct 
     if (strcmp(mount_point, source) == 0 ||
         (stat(mount_point, &a) == 0 && stat(source, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino))
         return error_set(err, "%s: the mount point is the source directory itself", mount_point);
-    if (is_inside(mount_point, source))
+    if (text_path_below(mount_point, source))
         return error_set(err, "%s: the mount point lies inside the source directory %s", mount_point, source);
-    if (is_inside(source, mount_point))
+    if (text_path_below(source, mount_point))
         return error_set(err, "%s: a mount there would hide the source directory %s", mount_point, source);
     return 0;
 }

@@ -1,6 +1,7 @@
 #include "snapshot.h"
 
 #include "regular_file.h"
+#include "layout/base/text.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -164,16 +165,8 @@ int snapshot_resolve(const char *src, struct arena *arena, struct snapshot *snap
     return 0;
 }
 
-static bool is_inside(const char *directory, const char *path)
-{
-    size_t length = strlen(directory);
-
-    if (length == 1) /* "/" */
-        return true;
-    return !strncmp(directory, path, length) && (path[length] == '/' || !path[length]);
-}
-
 bool snapshot_contains(const struct snapshot *snapshot, const char *path)
 {
-    return is_inside(snapshot->path, path) || (snapshot->blobs && is_inside(snapshot->blobs, path));
+    return text_path_below(path, snapshot->path) ||
+           (snapshot->blobs && text_path_below(path, snapshot->blobs));
 }

@@ -1,6 +1,7 @@
 #include "weights.h"
 
 #include "regular_file.h"
+#include "layout/base/text.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -161,39 +162,6 @@ static int choose_of_both(const struct choice *choice, struct found *index_file)
         choice->src, index->n_files);
 }
 
-/* The bytes of the character at `at`, 0 where there is none: RFC 3629, without overlong forms and surrogates.
- */
-static unsigned utf8_length(const unsigned char *at)
-{
-    unsigned char lead = *at, second = at[0] ? at[1] : 0;
-
-    if (lead < 0x80)
-        return 1;
-    if (lead < 0xc2 || lead > 0xf4)
-        return 0;
-    if ((lead == 0xe0 && second < 0xa0) || (lead == 0xed && second > 0x9f) ||
-        (lead == 0xf0 && second < 0x90) || (lead == 0xf4 && second > 0x8f))
-        return 0;
-    unsigned length = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-    for (unsigned i = 1; i < length; i++)
-        if ((at[i] & 0xc0) != 0x80)
-            return 0;
-    return length;
-}
-
-static bool is_utf8(const char *name)
-{
-    const unsigned char *at = (const unsigned char *)name;
-
-    while (*at) {
-        unsigned length = utf8_length(at);
-        if (!length)
-            return false;
-        at += length;
-    }
-    return true;
-}
-
 static bool is_consolidated(const struct found *found)
 {
     const char *name = strrchr(found->path, '/');
@@ -267,7 +235,7 @@ static int choose_all(const struct choice *choice)
         if (found->kind != FOUND_FILE || !scan_is_top(found) || !is_safetensors(found->path) ||
             is_consolidated(found) || is_adapter(found))
             continue;
-        if (!is_utf8(found->path))
+        if (!text_is_utf8(found->path))
             return error_set(
                 choice->err,
                 "%s: the name of a weight file is not UTF-8, and the index could not hold it (rename it, "

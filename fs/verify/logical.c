@@ -2,6 +2,7 @@
  * the plan's extents. */
 #include "verify.h"
 
+#include "layout/base/text.h"
 #include "layout/rename.h"
 
 #include <inttypes.h>
@@ -205,18 +206,6 @@ static bool same_shape(const struct tensor_info *info, const uint64_t *shape, un
     return info->n_dims == n_dims && memcmp(info->shape, shape, n_dims * sizeof *shape) == 0;
 }
 
-static char *shape_text(const uint64_t *shape, unsigned n)
-{
-    UT_string text;
-
-    utstring_init(&text);
-    utstring_printf(&text, "[");
-    for (unsigned d = 0; d < n; d++)
-        utstring_printf(&text, "%s%" PRIu64, d ? ", " : "", shape[d]);
-    utstring_printf(&text, "]");
-    return utstring_body(&text);
-}
-
 /* The tensor of that name, claimed, when it is what it should be; NULL, reported, otherwise. */
 static const struct side_tensor *claim(struct verify *verify, unsigned s, const char *name,
                                        const uint64_t *shape, unsigned n_dims, enum dtype dtype,
@@ -234,8 +223,8 @@ static const struct side_tensor *claim(struct verify *verify, unsigned s, const 
     tensor->claimed = true;
     if (same_shape(&tensor->info, shape, n_dims) && tensor->info.dtype == dtype)
         return tensor;
-    cleanup_free char *got = shape_text(tensor->info.shape, tensor->info.n_dims);
-    cleanup_free char *want = shape_text(shape, n_dims);
+    cleanup_free char *got = text_of_shape(tensor->info.shape, tensor->info.n_dims);
+    cleanup_free char *want = text_of_shape(shape, n_dims);
     report_difference(&verify->report, &place, name, "%s has it as %s %s in %s, not as %s %s", side->title,
                       dtype_name(tensor->info.dtype), got, side_file_name(side, tensor->file),
                       dtype_name(dtype), want);

@@ -1,7 +1,7 @@
 /* What verify has found, and how far it is: collected from all threads, printed at the end. */
 #include "verify.h"
 
-#include "layout/format/json.h"
+#include "layout/format/json_write.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -191,55 +191,61 @@ void report_print_text(const struct verify *verify)
            (double)bytes / 1e9 / (seconds > 0 ? seconds : 1));
 }
 
-static void json_text(const char *key, const char *text)
+static void json_difference(struct json_writer *w, const struct verify *verify,
+                            const struct difference *difference)
 {
-    printf(", \"%s\": ", key);
-    if (text)
-        json_write_string(stdout, text);
-    else
-        printf("null");
+    json_write_object(w, JSON_ONE_LINE);
+    json_write_text_of(w, "kind", difference->kind);
+    json_write_text_of(w, "tensor", difference->tensor);
+    json_write_text_of(w, "text", difference->text);
+    json_write_text_of(w, "holds", find_owner(verify, difference));
+    if (difference->row != UINT64_MAX) {
+        json_write_number_of(w, "row", difference->row);
+        json_write_number_of(w, "column", difference->column);
+    }
+    json_write_end(w);
 }
 
-static void json_difference(const struct verify *verify, const struct difference *difference)
+static void json_block(struct json_writer *w, const struct block_result *block)
 {
-    printf("{\"kind\": \"%s\"", difference->kind);
-    json_text("tensor", difference->tensor);
-    json_text("text", difference->text);
-    json_text("holds", find_owner(verify, difference));
-    if (difference->row != UINT64_MAX)
-        printf(", \"row\": %" PRIu64 ", \"column\": %" PRIu64, difference->row, difference->column);
-    putchar('}');
-}
-
-static void json_block(const struct block_result *block)
-{
-    printf("{\"block\": ");
-    json_write_string(stdout, block->block);
-    json_text("skipped", block->skipped);
-    if (!block->skipped)
-        printf(", \"tokens\": %" PRIu64 ", \"top_k\": %" PRIu64 ", \"routed\": %s, \"max_abs\": %.9g, "
-               "\"max_rel\": %.9g, \"token\": %" PRIu64 ", \"column\": %" PRIu64 ", \"not_finite\": %" PRIu64,
-               block->tokens, block->top_k, block->routed ? "true" : "false", block->max_abs, block->max_rel,
-               block->token, block->column, block->not_finite);
-    putchar('}');
+    json_write_object(w, JSON_ONE_LINE);
+    json_write_text_of(w, "block", block->block);
+    json_write_text_of(w, "skipped", block->skipped);
+    if (!block->skipped) {
+        json_write_number_of(w, "tokens", block->tokens);
+        json_write_number_of(w, "top_k", block->top_k);
+        json_write_bool_of(w, "routed", block->routed);
+        json_write_real_of(w, "max_abs", block->max_abs);
+        json_write_real_of(w, "max_rel", block->max_rel);
+        json_write_number_of(w, "token", block->token);
+        json_write_number_of(w, "column", block->column);
+        json_write_number_of(w, "not_finite", block->not_finite);
+    }
+    json_write_end(w);
 }
 
 void report_print_json(const struct verify *verify)
 {
     const struct report *report = &verify->report;
+    struct json_writer w;
 
-    printf("{\"verdict\": \"%s\", \"tensors\": %" PRIu64 ", \"bytes\": %" PRIuFAST64
-           ", \"seconds\": %.3f, \"found\": %" PRIu64 ",\n \"differences\": [",
-           report->n_found > 0 ? "different" : "equal", verify->n_digests, atomic_load(&report->bytes),
-           report_seconds(report), report->n_found);
-    for (unsigned i = 0; i < report->n_differences; i++) {
-        printf("%s\n  ", i ? "," : "");
-        json_difference(verify, &report->differences[i]);
-    }
-    printf("],\n \"function\": [");
-    for (uint32_t b = 0; b < report->n_blocks; b++) {
-        printf("%s\n  ", b ? "," : "");
-        json_block(&report->blocks[b]);
-    }
-    printf("]}\n");
+    json_writer_init(&w, stdout);
+    json_write_object(&w, JSON_LINES);
+    json_write_text_of(&w, "verdict", report->n_found > 0 ? "different" : "equal");
+    json_write_number_of(&w, "tensors", verify->n_digests);
+    json_write_number_of(&w, "bytes", atomic_load(&report->bytes));
+    json_write_real_of(&w, "seconds", report_seconds(report));
+    json_write_number_of(&w, "found", report->n_found);
+    json_write_key(&w, "differences");
+    json_write_array(&w, JSON_LINES);
+    for (unsigned i = 0; i < report->n_differences; i++)
+        json_difference(&w, verify, &report->differences[i]);
+    json_write_end(&w);
+    json_write_key(&w, "function");
+    json_write_array(&w, JSON_LINES);
+    for (uint32_t b = 0; b < report->n_blocks; b++)
+        json_block(&w, &report->blocks[b]);
+    json_write_end(&w);
+    json_write_end(&w);
+    putchar('\n');
 }

@@ -3,6 +3,7 @@
 #include "json.h"
 
 #include <cjson/cJSON.h>
+#include <stdio.h>
 #include <string.h>
 
 static const char *const COUNT_KEYS[] = {"num_experts", "num_local_experts", "n_routed_experts",

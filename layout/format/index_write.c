@@ -2,6 +2,7 @@
 #include "index.h"
 
 #include "json.h"
+#include "json_write.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,6 +1,7 @@
 #include "json.h"
 
 #include "layout/base/checked.h"
+#include "layout/base/text.h"
 
 #include <string.h>
 
@@ -58,23 +59,6 @@ static int fail_expected(const struct json_reader *reader, const char *expected,
     if (c > 0x20 && c < 0x7f)
         return error_set(err, "byte %zu: '%c' where %s is expected", reader->at, c, expected);
     return error_set(err, "byte %zu: 0x%02x where %s is expected", reader->at, c, expected);
-}
-
-/* How many bytes the UTF-8 sequence at `s` has, or 0 when it is none (overlong, a surrogate, above U+10FFFF,
- * cut). */
-static size_t utf8_sequence(const unsigned char *s, size_t left)
-{
-    size_t n = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
-
-    if (s[0] < 0xc2 || s[0] > 0xf4 || left < n)
-        return 0;
-    for (size_t i = 1; i < n; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) ||
-        (s[0] == 0xf4 && s[1] > 0x8f))
-        return 0;
-    return n;
 }
 
 static bool read_hex4(const char *text, size_t left, unsigned *unit)
@@ -138,8 +122,7 @@ static int scan_string(struct json_reader *reader, struct json_token *token, str
         } else if (c < 0x80) {
             reader->at++;
         } else {
-            size_t n =
-                utf8_sequence((const unsigned char *)reader->text + reader->at, reader->length - reader->at);
+            size_t n = text_utf8_length(reader->text + reader->at, reader->length - reader->at);
             if (n == 0)
                 return error_set(err, "byte %zu: not UTF-8 (0x%02x)", reader->at, c);
             reader->at += n;

@@ -11,7 +11,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 
 enum json_kind {
     JSON_OBJECT_BEGIN,
@@ -63,14 +62,5 @@ int json_string(const struct json_token *token, struct arena *arena, const char 
 /* A non-negative integer without sign, fraction, exponent or leading zero; false when it is anything else or
  * does not fit in 64 bits. */
 bool json_u64(const struct json_token *token, uint64_t *value);
-
-/* Writing, as Python's json.dumps does (ASCII only). Texts are valid UTF-8. */
-
-/* A string with its quotes. */
-void json_write_string(FILE *out, const char *text);
-/* The code point at *text, which moves behind it. */
-void json_write_code_point(FILE *out, const char **text);
-/* One UTF-16 unit. */
-void json_write_unit(FILE *out, unsigned unit);
 
 #endif

@@ -1,6 +1,7 @@
 #include "safetensors.h"
 
 #include "layout/base/checked.h"
+#include "layout/base/text.h"
 #include "json.h"
 
 #include <inttypes.h>
@@ -414,27 +415,10 @@ static struct safetensors_tensor *sort_tensors(struct parser *parser)
     return sorted;
 }
 
-/* "[2, 2]", cut behind 8 dimensions. malloc'd. */
-static char *format_shape(const struct tensor_info *info)
-{
-    char *text = xstrdup("[");
-
-    for (unsigned i = 0; i < info->n_dims; i++) {
-        cleanup_free char *before = text;
-        if (i == 8) {
-            text = xasprintf("%s, ...", before);
-            break;
-        }
-        text = xasprintf("%s%s%" PRIu64, before, i ? ", " : "", info->shape[i]);
-    }
-    cleanup_free char *before = text;
-    return xasprintf("%s]", before);
-}
-
 /* A shape whose bytes cannot be told: which of the two reasons. */
 static int fail_shape(struct parser *parser, const struct safetensors_tensor *tensor)
 {
-    cleanup_free char *shape = format_shape(&tensor->info);
+    cleanup_free char *shape = text_of_shape(tensor->info.shape, tensor->info.n_dims);
     const char *dtype = dtype_name((enum dtype)tensor->info.dtype);
     unsigned bits = dtype_bits((enum dtype)tensor->info.dtype);
     uint64_t n = 1;
@@ -471,7 +455,7 @@ static int check_tensor(struct parser *parser, const struct safetensors_tensor *
     if (!safetensors_tensor_bytes(&tensor->info, &bytes))
         return fail_shape(parser, tensor);
     if (tensor->end - tensor->begin != bytes) {
-        cleanup_free char *shape = format_shape(&tensor->info);
+        cleanup_free char *shape = text_of_shape(tensor->info.shape, tensor->info.n_dims);
         return fail_tensor(parser, name,
                            "data_offsets [%" PRIu64 ", %" PRIu64 "] hold %" PRIu64
                            " bytes, but %s %s needs %" PRIu64,

@@ -1,3 +1,4 @@
+#include "json_write.h"
 #include "safetensors.h"
 
 #include "layout/base/checked.h"
@@ -15,29 +16,11 @@ int safetensors_writer_compare(const struct tensor_info *a, const struct tensor_
     return strcmp(a->name, b->name);
 }
 
-/* The reference serialises with serde_json: short escapes where there are some, \u00xx in lower case for the
- * other control characters, everything else raw. */
-static void write_string(FILE *out, const char *text)
-{
-    static const char PLAIN[] = "\"\\\b\t\n\f\r", ESCAPES[] = "\"\\btnfr";
-
-    putc('"', out);
-    for (; *text; text++) {
-        const char *escape = strchr(PLAIN, *text);
-        if (escape)
-            fprintf(out, "\\%c", ESCAPES[escape - PLAIN]);
-        else if ((unsigned char)*text < 0x20)
-            fprintf(out, "\\u%04x", (unsigned)*text);
-        else
-            putc(*text, out);
-    }
-    putc('"', out);
-}
-
+/* Strings are written as the reference writes them, with serde_json. */
 static void write_tensor(FILE *out, const struct tensor_info *info, uint64_t begin, uint64_t end)
 {
     putc(',', out);
-    write_string(out, info->name);
+    json_write_string_raw(out, info->name);
     fprintf(out, ":{\"dtype\":\"%s\",\"shape\":[", dtype_name((enum dtype)info->dtype));
     for (unsigned i = 0; i < info->n_dims; i++)
         fprintf(out, "%s%" PRIu64, i ? "," : "", info->shape[i]);

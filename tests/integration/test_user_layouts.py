@@ -1,6 +1,7 @@
 """Layouts in a user's own file: what they make, and what is said about a malformed one (file, line, key)."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -150,6 +151,18 @@ def test_rename_without_a_way_back(run_moefs, mount, tmp_path, case):
         said = f"{name}: layout {file} calls it {there}, and --from {file} would read that name as {again}"
         assert said in done.stdout + done.stderr
         assert back == {again if n == name else n: t for n, t in (tensors | rest).items()}
+
+
+@pytest.mark.parametrize("name", ['say "hi".json', "back\\slash.json", "line\nbreak\t\x01\x7f.json", "é€😀.json",
+                                  b"not utf-8 \xff\xc3.json"], ids=ascii)
+def test_plan_as_json_with_any_file_name(run_moefs, tmp_path, name):
+    src, *_ = source(tmp_path)
+    file = tmp_path / os.fsdecode(name)
+    file.write_text(MEGATRON)
+    done = run_moefs("plan", src, "--to", file, "--json", errors="surrogateescape")
+    assert done.returncode == 0, done.stderr
+    groups = json.loads(done.stdout)["groups"]
+    assert groups and all(group["to"] == str(file) for group in groups)
 
 
 def test_rename_that_collides(run_moefs, tmp_path):

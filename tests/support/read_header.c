@@ -1,10 +1,8 @@
 /* For test_safetensors_differential.py: a case is a file; its answer is a line of JSON, the table or the
  * error. */
 #include "cases.h"
-#include "layout/format/json.h"
+#include "layout/format/json_write.h"
 #include "layout/format/safetensors.h"
-
-#include <inttypes.h>
 
 static int read_file(const char *file, uint64_t size, struct arena *arena, struct safetensors_header *header,
                      struct error *err)
@@ -30,18 +28,25 @@ static void print_error(const char *text)
 
 static void print_table(const struct safetensors_header *header)
 {
-    printf("{\"tensors\": [");
+    struct json_writer w;
+
+    json_writer_init(&w, stdout);
+    json_write_object(&w, JSON_ONE_LINE);
+    json_write_key(&w, "tensors");
+    json_write_array(&w, JSON_ONE_LINE);
     for (size_t i = 0; i < header->n_tensors; i++) {
         const struct safetensors_tensor *tensor = &header->tensors[i];
-        printf("%s[", i ? ", " : "");
-        json_write_string(stdout, tensor->info.name);
-        printf(", \"%s\", [", dtype_name((enum dtype)tensor->info.dtype));
-        for (unsigned d = 0; d < tensor->info.n_dims; d++)
-            printf("%s%" PRIu64, d ? ", " : "", tensor->info.shape[d]);
-        printf("], %" PRIu64 ", %" PRIu64 "]", header->data_offset + tensor->begin,
-               header->data_offset + tensor->end);
+        json_write_array(&w, JSON_ONE_LINE);
+        json_write_text(&w, tensor->info.name);
+        json_write_text(&w, dtype_name((enum dtype)tensor->info.dtype));
+        json_write_numbers(&w, tensor->info.shape, tensor->info.n_dims);
+        json_write_number(&w, header->data_offset + tensor->begin);
+        json_write_number(&w, header->data_offset + tensor->end);
+        json_write_end(&w);
     }
-    printf("]}\n");
+    json_write_end(&w);
+    json_write_end(&w);
+    putchar('\n');
 }
 
 int main(void)
