@@ -230,19 +230,37 @@ static bool is_form_key(const char *key)
     return strcmp(key, "name") != 0 && strcmp(key, "option") != 0;
 }
 
+/* The names of one part of the layout where the architecture calls the weights otherwise. A companion's name
+ * follows the weight's: it differs from the architecture's as the layout's own two differ, in their ends. A
+ * part that the architecture describes itself has its own name. NULL: none is said. */
+static char *part_name(const struct spelling *spelling, const cJSON *part)
+{
+    const char *own = get_string(spelling->overrides, "name"), *name = get_string(part, "name");
+    const cJSON *weight_part = cJSON_GetObjectItemCaseSensitive(spelling->layout, "weight");
+    const char *weight = get_string(weight_part, "name");
+    size_t common = 0;
+
+    if (own && part == weight_part)
+        return xstrdup(own);
+    if (!own || !name || !weight || cJSON_GetObjectItemCaseSensitive(spelling->overrides, part->string))
+        return name ? xstrdup(name) : NULL;
+    while (name[common] && name[common] == weight[common])
+        common++;
+    size_t ending = strlen(weight + common), length = strlen(own);
+    if (length < ending || strcmp(own + length - ending, weight + common) != 0)
+        return xstrdup(name);
+    return xasprintf("%.*s%s", (int)(length - ending), own, name + common);
+}
+
 static int bind_part(struct layouts *layouts, struct block_rule *rule, const struct spelling *spelling,
                      const cJSON *json, struct bound_layout *bound, struct place *place, struct error *err)
 {
-    const char *name = get_string(spelling->overrides, "name");
+    cleanup_free char *name = part_name(spelling, json);
     uint8_t first = bound->n_forms, part;
     const cJSON *entry;
 
     place->part = json->string;
     place->key = "name";
-    /* an architecture's own name is for the weights; companions have theirs from the layout or from their own
-     * entry */
-    if (!name || strcmp(json->string, "weight") != 0)
-        name = get_string(json, "name");
     if (!name)
         return place_malformed(place, err, "is missing, or no text");
     if (add_part(layouts, json->string, &part) < 0)

@@ -317,6 +317,26 @@ def test_two_kinds_of_different_number(run_moefs, tmp_path):
 # ---- companions ----
 
 
+def test_fp8_scales_are_named_as_their_weights(mount, tmp_path):
+    """Step-3.7-Flash-FP8: on the hub a scale's name is its weight's with _scale_inv behind it."""
+    rng = np.random.default_rng(17)
+    block, inner, hidden = "model.layers.1", 128, 200
+    shapes = {"gate": (inner, hidden), "up": (inner, hidden), "down": (hidden, inner)}
+    weights = {p: raw.random_tensor(rng, "F8_E4M3", (2, *s)).elements for p, s in shapes.items()}
+    scales = {p: raw.random_tensor(rng, "F32", (2, *(-(-n // 128) for n in s))).elements for p, s in shapes.items()}
+    hub = {f"{block}.moe.{p}_proj.weight": raw.Tensor("F8_E4M3", weights[p]) for p in shapes}
+    hub |= {f"{block}.moe.{p}_proj.weight_scale_inv": raw.Tensor("F32", scales[p]) for p in shapes}
+    want = {f"{block}.mlp.experts.{name}{end}": raw.Tensor(dtype, values)
+            for end, dtype, t in (("", "F8_E4M3", weights), ("_scale_inv", "F32", scales))
+            for name, values in (("gate_up_proj", np.concatenate([t["gate"], t["up"]], axis=1)), ("down_proj", t["down"]))}
+    config = config_of("step3p7", 2, inner)
+    src = write(tmp_path, hub, config)
+    assert seen(mount, src, "--to", "original") == hub
+    assert seen(mount, src, "--to", "v5", "--fp8", "keep") == want
+    merged_src = write(tmp_path, want, config, name="merged")
+    assert seen(mount, merged_src, "--to", "original", "--fp8", "keep") == hub
+
+
 def test_mxfp4_stays_in_its_own_layout(mount, run_moefs, tmp_path):
     rng = np.random.default_rng(13)
     block, inner, hidden = "model.layers.0.mlp.experts", 32, 64
