@@ -1,5 +1,6 @@
 #include "compile.h"
 #include "layout/base/checked.h"
+#include "layout/base/min_max.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -195,6 +196,33 @@ static void add_copy(struct compile_output *output, uint32_t first_extent, const
         utarray_push_back(output->extents, copy);
 }
 
+/* Elements from the first to the last that the dimensions reach in the target, both included. */
+static uint64_t target_span(const struct gather_dim *dims, uint32_t n)
+{
+    uint64_t span = 1;
+
+    for (uint32_t i = 0; i < n; i++)
+        span += (dims[i].n - 1) * dims[i].target;
+    return span;
+}
+
+uint64_t compile_gather_row(const struct gather_box *boxes, uint32_t n, unsigned element_size)
+{
+    uint64_t outermost = 1;
+
+    for (uint32_t i = 0; i < n; i++)
+        if (boxes[i].n_dims > 0)
+            outermost = max_u64(outermost, boxes[i].dims[0].target);
+    const uint64_t row = outermost * element_size;
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t outer = boxes[i].n_dims > 0 && boxes[i].dims[0].target == outermost;
+        const uint64_t span = target_span(boxes[i].dims + outer, boxes[i].n_dims - outer) * element_size;
+        if (boxes[i].target % row + span > row)
+            return 0;
+    }
+    return row;
+}
+
 /* The slab's boxes as extents: runs as copies, anything else as one gather. */
 static void add_slab(struct conversion *c, uint64_t begin, uint64_t length, uint32_t first_extent,
                      struct compile_output *output)
@@ -222,7 +250,8 @@ static void add_slab(struct conversion *c, uint64_t begin, uint64_t length, uint
     struct gather gather = {.length = length,
                             .first_box = utarray_len(output->boxes),
                             .n_boxes = n,
-                            .element_size = (uint32_t)c->element_size};
+                            .element_size = (uint32_t)c->element_size,
+                            .row = compile_gather_row(boxes, n, (unsigned)c->element_size)};
     for (uint32_t i = 0; i < n; i++)
         utarray_push_back(output->boxes, &boxes[i]);
     utarray_push_back(output->extents, &extent);

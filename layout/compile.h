@@ -37,4 +37,7 @@ int compile_group(const struct layouts *layouts, const struct checkpoint *checkp
                   const struct group *group, uint32_t group_number, const struct compile_target *target,
                   struct compile_output *output, struct error *err);
 
+/* What struct gather's `row` is for these boxes. */
+uint64_t compile_gather_row(const struct gather_box *boxes, uint32_t n, unsigned element_size);
+
 #endif

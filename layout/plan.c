@@ -4,6 +4,7 @@
 #include "planning.h"
 #include "rename.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -413,35 +414,75 @@ void plan_free(struct plan *plan)
     *plan = (struct plan){0};
 }
 
-const struct planned_tensor *plan_find_tensor(const struct plan *plan, const struct planned_file *file,
-                                              uint64_t offset)
+/* The tensor of the file that holds the byte at `offset`, which lies behind the head. */
+static const struct planned_tensor *find_tensor(const struct plan *plan, const struct planned_file *file,
+                                                uint64_t offset)
 {
-    size_t low = 0, high = file->n_tensors;
+    const struct planned_tensor *tensors = plan->tensors + file->first_tensor;
+    uint32_t low = 0, high = file->n_tensors;
 
     while (low < high) {
-        size_t middle = (low + high) / 2;
-        const struct planned_tensor *tensor = &plan->tensors[file->first_tensor + middle];
-        if (offset < tensor->offset)
+        const uint32_t middle = low + (high - low) / 2;
+        if (offset < tensors[middle].offset)
             high = middle;
-        else if (offset >= tensor->offset + tensor->length)
+        else if (offset >= tensors[middle].offset + tensors[middle].length)
             low = middle + 1;
         else
-            return tensor;
+            return &tensors[middle];
     }
+    assert(!"a file's tensors have no holes between them");
     return NULL;
 }
 
-const struct extent *plan_find_extent(const struct plan *plan, const struct planned_tensor *tensor,
-                                      uint64_t offset)
+/* The extent of the tensor that holds byte `offset` of it. */
+static const struct extent *find_extent(const struct plan *plan, const struct planned_tensor *tensor,
+                                        uint64_t offset)
 {
-    size_t low = 0, high = tensor->n_extents;
+    const struct extent *extents = plan->extents + tensor->first_extent;
+    uint32_t low = 0, high = tensor->n_extents;
 
     while (low + 1 < high) {
-        size_t middle = (low + high) / 2;
-        if (offset < plan->extents[tensor->first_extent + middle].begin)
+        const uint32_t middle = low + (high - low) / 2;
+        if (offset < extents[middle].begin)
             high = middle;
         else
             low = middle;
     }
-    return &plan->extents[tensor->first_extent + low];
+    return &extents[low];
+}
+
+struct plan_location plan_locate(const struct plan *plan, const struct planned_file *file, uint64_t offset)
+{
+    assert(offset < file->size);
+    if (file->verbatim_shard != PLAN_NO_SHARD)
+        return (struct plan_location){.file = file, .inside = offset, .left = file->size - offset};
+    if (offset < file->head_length)
+        return (struct plan_location){.file = file, .inside = offset, .left = file->head_length - offset};
+    const struct planned_tensor *tensor = find_tensor(plan, file, offset);
+    const struct extent *extent = find_extent(plan, tensor, offset - tensor->offset);
+    const uint64_t inside = offset - tensor->offset - extent->begin;
+    assert(inside < extent->length);
+    return (struct plan_location){file, tensor, extent, inside, extent->length - inside};
+}
+
+bool plan_locate_next(const struct plan *plan, struct plan_location *location)
+{
+    const struct planned_file *file = location->file;
+    const struct planned_tensor *tensor = location->tensor, *end;
+    const struct extent *extent = location->extent;
+
+    if (file->verbatim_shard != PLAN_NO_SHARD)
+        return false;
+    end = plan->tensors + file->first_tensor + file->n_tensors;
+    if (tensor && ++extent < plan->extents + tensor->first_extent + tensor->n_extents) {
+        *location = (struct plan_location){file, tensor, extent, 0, extent->length};
+        return true;
+    }
+    for (tensor = tensor ? tensor + 1 : end - file->n_tensors; tensor < end; tensor++)
+        if (tensor->n_extents > 0) {
+            extent = plan->extents + tensor->first_extent;
+            *location = (struct plan_location){file, tensor, extent, 0, extent->length};
+            return true;
+        }
+    return false;
 }

@@ -51,6 +51,9 @@ struct gather {
     uint32_t first_box; /* in plan.boxes */
     uint32_t n_boxes;
     uint32_t element_size; /* bytes: 1, 2, 4 or 8 */
+    /* Bytes of one row of the outermost target dimension, at whose multiples every box can be cut
+     * (compile_gather_row); 0: it can only be computed whole. */
+    uint64_t row;
 };
 
 struct planned_tensor {
@@ -126,12 +129,19 @@ int plan_build(const struct checkpoint *checkpoint, const struct plan_options *o
                struct error *err);
 void plan_free(struct plan *plan);
 
-/* The tensor of the file that holds the byte at `offset`, or NULL where offset lies in the head or behind the
- * end. O(log n). */
-const struct planned_tensor *plan_find_tensor(const struct plan *plan, const struct planned_file *file,
-                                              uint64_t offset);
-/* The extent of the tensor that holds byte `offset` (relative to the tensor, < length). O(log n). */
-const struct extent *plan_find_extent(const struct plan *plan, const struct planned_tensor *tensor,
-                                      uint64_t offset);
+/* What the bytes of a virtual file from one place on are: of its head, of the shard that the file is, or of
+ * one extent. */
+struct plan_location {
+    const struct planned_file *file;
+    const struct planned_tensor *tensor; /* NULL: in the head, or the file is a shard's, verbatim */
+    const struct extent *extent;         /* of the tensor; NULL as above */
+    uint64_t inside;                     /* bytes from the beginning of the head, the file or the extent */
+    uint64_t left;                       /* bytes from there to its end; > 0 */
+};
+
+/* offset < file->size. O(log n). */
+struct plan_location plan_locate(const struct plan *plan, const struct planned_file *file, uint64_t offset);
+/* Goes to the beginning of what lies behind it; false at the end of the file. */
+bool plan_locate_next(const struct plan *plan, struct plan_location *location);
 
 #endif

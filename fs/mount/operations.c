@@ -185,7 +185,7 @@ static void operation_read(fuse_req_t request, fuse_ino_t number, size_t size, o
         fuse_reply_err(request, error);
     } else {
         fuse_reply_buf(request, loan.bytes, length);
-        reader_take_back(served->reader, &loan);
+        reader_take_back(&loan);
     }
     if (buffer)
         buffer_pool_give(served->buffers, buffer);

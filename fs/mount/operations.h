@@ -3,7 +3,7 @@
 #ifndef MOEFS_FS_OPERATIONS_H
 #define MOEFS_FS_OPERATIONS_H
 
-#include "buffer_pool.h"
+#include "fs/base/buffer_pool.h"
 #include "fs/read/reader.h"
 #include "readahead.h"
 #include "fs/source/source.h"

@@ -1,11 +1,11 @@
 #include "gather.h"
 
 #include "layout/base/min_max.h"
+#include "strided_copy.h"
 #include "transpose.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
@@ -14,7 +14,6 @@
 #define GAP_CHEAP ((uint64_t)4 << 10)
 /* Runs of at least this many bytes go to the target without passing through the scratch. */
 #define RUN_DIRECT ((uint64_t)32 << 10)
-#define SCRATCH_ALIGNMENT 4096
 
 /* A box, or the part of one that lies in the unit, seen from the source: rows of one outermost source stride.
  */
@@ -44,63 +43,6 @@ static bool job_takes_step(struct job *job)
     return job->n_steps++ % job->n_parts == job->part;
 }
 
-/* The threads' scratch memory: each its own, for as long as it lives. */
-static pthread_key_t scratch_key;
-static pthread_once_t scratch_once = PTHREAD_ONCE_INIT;
-static int scratch_error;
-
-static void scratch_make_key(void)
-{
-    scratch_error = pthread_key_create(&scratch_key, free);
-}
-
-static unsigned char *scratch_get(void)
-{
-    pthread_once(&scratch_once, scratch_make_key);
-    if (scratch_error)
-        return NULL;
-    void *scratch = pthread_getspecific(scratch_key);
-    if (!scratch) {
-        scratch = aligned_alloc(SCRATCH_ALIGNMENT, GATHER_SCRATCH);
-        if (scratch && pthread_setspecific(scratch_key, scratch) != 0) {
-            free(scratch);
-            scratch = NULL;
-        }
-    }
-    return scratch;
-}
-
-/* Elements from the first to the last that the dimensions reach in the target, both included. */
-static uint64_t target_span(const struct gather_dim *dims, uint32_t n)
-{
-    uint64_t span = 1;
-
-    for (uint32_t i = 0; i < n; i++)
-        span += (dims[i].n - 1) * dims[i].target;
-    return span;
-}
-
-/* Bytes of one row of the outermost target dimension, at whose multiples every box can be cut; 0 where there
- * is no such row. */
-static uint64_t gather_row(const struct plan *plan, const struct gather *gather)
-{
-    const struct gather_box *boxes = plan->boxes + gather->first_box;
-    uint64_t outermost = 1;
-
-    for (uint32_t i = 0; i < gather->n_boxes; i++)
-        if (boxes[i].n_dims > 0)
-            outermost = max_u64(outermost, boxes[i].dims[0].target);
-    uint64_t row = outermost * gather->element_size;
-    for (uint32_t i = 0; i < gather->n_boxes; i++) {
-        const struct gather_box *box = &boxes[i];
-        uint32_t outer = box->n_dims > 0 && box->dims[0].target == outermost;
-        uint64_t span = target_span(box->dims + outer, box->n_dims - outer) * gather->element_size;
-        if (box->target % row + span > row)
-            return 0;
-    }
-    return row;
-}
-
 /* At most n rows of elements: where it can be, a number that cuts no tile of the transpose. */
 static uint64_t whole_tiles(uint64_t n, unsigned element_size)
 {
@@ -109,12 +51,11 @@ static uint64_t whole_tiles(uint64_t n, unsigned element_size)
     return n > tile ? n - n % tile : n;
 }
 
-uint64_t gather_unit(const struct plan *plan, const struct gather *gather, uint64_t limit)
+uint64_t gather_unit(const struct gather *gather, uint64_t limit)
 {
-    if (gather->length <= limit)
-        return gather->length;
-    uint64_t row = gather_row(plan, gather);
-    if (row == 0)
+    const uint64_t row = gather->row;
+
+    if (gather->length <= limit || row == 0)
         return gather->length;
     /* Of about equal length, so that the cache's memory for one fits the next. */
     const uint64_t tile = TRANSPOSE_LINE / gather->element_size, n_rows = (gather->length + row - 1) / row;
@@ -218,9 +159,9 @@ static void copy_rows(const struct job *job, const struct piece *piece, uint64_t
     const struct gather_dim o = outer == inner ? one : dims[outer];
     for (uint64_t a = 0; a < rest[0].n; a++)
         for (uint64_t b = 0; b < rest[1].n; b++)
-            gather_copy_2d(to + (a * rest[0].target + b * rest[1].target) * size,
-                           from + (a * rest[0].source + b * rest[1].source) * size, size, o.n, dims[inner].n,
-                           o.target, dims[inner].target, o.source, dims[inner].source);
+            strided_copy_2d(to + (a * rest[0].target + b * rest[1].target) * size,
+                            from + (a * rest[0].source + b * rest[1].source) * size, size, o.n, dims[inner].n,
+                            o.target, dims[inner].target, o.source, dims[inner].source);
 }
 
 static int read_piece(struct job *job, const struct piece *piece);
@@ -395,39 +336,37 @@ static bool gather_interleaves(const struct plan *plan, const struct gather *gat
     return false;
 }
 
-int gather_compute(const struct plan *plan, const struct gather *gather, uint64_t begin, uint64_t end,
-                   uint32_t part, uint32_t n_parts, struct source *source, void *buffer)
+int gather_compute(const struct plan *plan, const struct gather *gather, struct gather_share share,
+                   struct source *source, void *scratch, void *buffer)
 {
-    const uint64_t row = gather_row(plan, gather);
+    const uint64_t row = gather->row, begin = share.begin, end = share.end;
+    const unsigned size = gather->element_size;
     uint32_t n = 0;
     int e = 0;
 
-    assert(begin < end && end <= gather->length && part < n_parts);
+    assert(begin < end && end <= gather->length && share.part < share.n_parts);
     assert((begin == 0 && end == gather->length) ||
            (row > 0 && begin % row == 0 && (end % row == 0 || end == gather->length)));
-    if (n_parts > 1 && gather_interleaves(plan, gather)) {
-        if (part > 0)
+    if (share.n_parts > 1 && gather_interleaves(plan, gather)) {
+        if (share.part > 0)
             return 0;
-        n_parts = 1;
+        share.n_parts = 1;
     }
     struct piece *pieces = malloc(gather->n_boxes * sizeof *pieces);
-    struct job job = {source, buffer, scratch_get(), gather->element_size, part, n_parts, 0};
-    if (!pieces || !job.scratch) {
-        free(pieces);
+    struct job job = {source, buffer, scratch, size, share.part, share.n_parts, 0};
+    if (!pieces)
         return ENOMEM;
-    }
     for (uint32_t i = 0; i < gather->n_boxes; i++)
-        n +=
-            piece_cut(&pieces[n], &plan->boxes[gather->first_box + i], gather->element_size, row, begin, end);
+        n += piece_cut(&pieces[n], &plan->boxes[gather->first_box + i], size, row, begin, end);
     qsort(pieces, n, sizeof *pieces, compare_pieces);
     for (uint32_t first = 0, behind; first < n && !e; first = behind) {
         const uint64_t from = pieces[first].source;
-        uint64_t to = from + piece_extent(&pieces[first], gather->element_size);
+        uint64_t to = from + piece_extent(&pieces[first], size);
         for (behind = first + 1;
              behind < n && pieces[behind].shard == pieces[first].shard &&
              pieces[behind].row.source == pieces[first].row.source && pieces[behind].source < to;
              behind++)
-            to = max_u64(to, pieces[behind].source + piece_extent(&pieces[behind], gather->element_size));
+            to = max_u64(to, pieces[behind].source + piece_extent(&pieces[behind], size));
         e = read_cluster(&job, pieces + first, behind - first, from, to);
     }
     free(pieces);

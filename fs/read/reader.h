@@ -1,5 +1,4 @@
-/* The reader: any byte range of any virtual file. Everything else in fs/ is a front end of this one function.
- */
+/* The reader: any byte range of any planned file, computed and cached where it has to be. */
 #ifndef MOEFS_FS_READER_H
 #define MOEFS_FS_READER_H
 
@@ -15,6 +14,7 @@ struct reader;
 /* plan and source must outlive it. The source's file i is the checkpoint's shard i. cache_size: bytes of
  * computed blocks that are kept at most; the blocks' own size follows from it. NULL when memory is short. */
 struct reader *reader_new(const struct plan *plan, struct source *source, size_t cache_size);
+/* All loans must have been given back. */
 void reader_free(struct reader *reader);
 
 /* Bytes [offset, offset + length) of plan.files[file], all of which must lie inside the file (the caller cuts
@@ -28,12 +28,11 @@ int reader_read(struct reader *reader, uint32_t file, uint64_t offset, size_t le
 struct reader_loan {
     const void *bytes;
     size_t length;
-    struct block *block; /* NULL: nothing is lent */
+    struct reader *reader; /* NULL: nothing is lent */
+    struct block *block;
 };
 int reader_lend(struct reader *reader, uint32_t file, uint64_t offset, size_t length, void *buffer,
                 struct reader_loan *loan);
-void reader_take_back(struct reader *reader, const struct reader_loan *loan);
-
-void reader_get_stats(struct reader *reader, struct block_cache_stats *stats);
+void reader_take_back(const struct reader_loan *loan);
 
 #endif

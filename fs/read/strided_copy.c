@@ -1,16 +1,11 @@
-#include "gather.h"
+#include "strided_copy.h"
 
 #include "layout/base/min_max.h"
+#include "elements.h"
 #include "transpose.h"
 
 #include <assert.h>
 #include <string.h>
-
-/* Elements lie anywhere: a safetensors header's length is arbitrary to readers, and so are buffers. */
-typedef uint8_t element_1 __attribute__((may_alias));
-typedef uint16_t element_2 __attribute__((aligned(1), may_alias));
-typedef uint32_t element_4 __attribute__((aligned(1), may_alias));
-typedef uint64_t element_8 __attribute__((aligned(1), may_alias));
 
 /* A target of at least this many bytes, of which this may be a strip, will not be in the caches: its lines,
  * far apart, would be fetched one by one only to be overwritten. */
@@ -101,9 +96,9 @@ static void copy_tiles(const struct rectangle *r)
         transpose_fence();
 }
 
-void gather_copy_2d(void *target, const void *source, unsigned element_size, uint64_t n_outer,
-                    uint64_t n_inner, uint64_t target_outer, uint64_t target_inner, uint64_t source_outer,
-                    uint64_t source_inner)
+void strided_copy_2d(void *target, const void *source, unsigned element_size, uint64_t n_outer,
+                     uint64_t n_inner, uint64_t target_outer, uint64_t target_inner, uint64_t source_outer,
+                     uint64_t source_inner)
 {
     const struct rectangle r = {target,       source,       element_size, n_outer,     n_inner,
                                 target_outer, target_inner, source_outer, source_inner};

@@ -38,7 +38,7 @@ extern const struct transpose_level transpose_portable; /* vectors of 16 bytes: 
 extern const struct transpose_level transpose_avx2, transpose_avx512;
 #endif
 
-/* The level that gather_copy_2d() uses. At first it is the best that the processor has, or the one that the
+/* The level that strided_copy_2d() uses. At first it is the best that the processor has, or the one that the
  * environment variable MOEFS_SIMD names (portable, avx2, avx512) where the processor has that. */
 const struct transpose_level *transpose_level_in_use(void);
 

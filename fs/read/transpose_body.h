@@ -5,6 +5,7 @@
  * element). log2(B) rounds of interleaving within the lanes transpose B such vectors, and each is then a
  * piece of a target row: no element has to cross from one lane into another, which costs extra where vectors
  * are wider than a lane. */
+#include "elements.h"
 #include "transpose.h"
 
 #include <string.h>
@@ -12,12 +13,6 @@
 #ifdef __x86_64__
 #include <immintrin.h>
 #endif
-
-/* Elements lie anywhere: a safetensors header's length is arbitrary to readers, and so are buffers. */
-typedef uint8_t element_1 __attribute__((may_alias));
-typedef uint16_t element_2 __attribute__((aligned(1), may_alias));
-typedef uint32_t element_4 __attribute__((aligned(1), may_alias));
-typedef uint64_t element_8 __attribute__((aligned(1), may_alias));
 
 typedef uint8_t lane_1 __attribute__((vector_size(16)));
 typedef uint16_t lane_2 __attribute__((vector_size(16)));

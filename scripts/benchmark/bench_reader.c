@@ -6,6 +6,7 @@
 #include "fs/read/gather.h"
 #include "fs/read/reader.h"
 #include "fs/source/files.h"
+#include "fs/read/strided_copy.h"
 #include "fs/read/transpose.h"
 #include "layout/base/memory.h"
 
@@ -141,7 +142,8 @@ static void bench_shape(const struct shape *shape, int fd, struct source *source
 
     for (uint32_t i = 0; i < n; i++) {
         extents[i] = (struct extent){.begin = i * matrix, .length = matrix, .gather = i};
-        gathers[i] = (struct gather){matrix, i * (uint32_t)shape->step, (uint32_t)shape->step, 2};
+        gathers[i] =
+            (struct gather){matrix, i * (uint32_t)shape->step, (uint32_t)shape->step, 2, shape->rows * 2};
         for (uint64_t k = 0; k < shape->step; k++)
             boxes[i * shape->step + k] =
                 (struct gather_box){.n_dims = 2,
@@ -184,7 +186,7 @@ static double time_copy(const struct transpose_level *level, unsigned char *targ
     const double begin = now();
 
     if (level)
-        gather_copy_2d(target, source, size, columns, rows, rows, 1, 1, columns);
+        strided_copy_2d(target, source, size, columns, rows, rows, 1, 1, columns);
     else
         memcpy(target, source, rows * columns * size);
     return (double)(rows * columns * size) / (now() - begin) / 1e9;

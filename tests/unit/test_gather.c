@@ -1,6 +1,8 @@
 #include "fs/read/gather.h"
+#include "fs/read/strided_copy.h"
 #include "fs/read/transpose.h"
 #include "layout/base/memory.h"
+#include "layout/compile.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -91,13 +93,27 @@ static void place_naively(const struct plan *plan, const struct gather *gather,
     }
 }
 
+static void *scratch_new(void)
+{
+    void *scratch = aligned_alloc(4096, GATHER_SCRATCH);
+
+    assert_non_null(scratch);
+    return scratch;
+}
+
+static void set_row(struct gather *gather, const struct gather_box *boxes)
+{
+    gather->row = compile_gather_row(boxes + gather->first_box, gather->n_boxes, gather->element_size);
+}
+
 /* Computes the whole interval in units of the limit and compares. */
 static void check_gather(const struct plan *plan, struct memory_source *memory, uint64_t limit)
 {
     const struct gather *gather = &plan->gathers[0];
-    const uint64_t unit = gather_unit(plan, gather, limit);
+    const uint64_t unit = gather_unit(gather, limit);
     unsigned char *want = xmalloc(gather->length), *have = xmalloc(gather->length + 2);
     uint8_t *written = xcalloc(gather->length, 1);
+    void *scratch = scratch_new();
 
     place_naively(plan, gather, memory, want, written);
     for (uint64_t i = 0; i < gather->length / gather->element_size; i++)
@@ -108,13 +124,14 @@ static void check_gather(const struct plan *plan, struct memory_source *memory, 
         const uint64_t end = begin + unit < gather->length ? begin + unit : gather->length;
         const uint32_t n_parts = 1 + (uint32_t)(begin / unit + limit) % 4;
         for (uint32_t part = n_parts; part-- > 0;)
-            assert_int_equal(
-                gather_compute(plan, gather, begin, end, part, n_parts, &memory->source, have + 1 + begin),
-                0);
+            assert_int_equal(gather_compute(plan, gather, (struct gather_share){begin, end, part, n_parts},
+                                            &memory->source, scratch, have + 1 + begin),
+                             0);
     }
     assert_memory_equal(have + 1, want, gather->length);
     assert_int_equal(have[0], 0xa5);
     assert_int_equal(have[gather->length + 1], 0xa5);
+    free(scratch);
     free(want);
     free(have);
     free(written);
@@ -177,7 +194,7 @@ static void test_known(void **state)
         for (int e = 0; e < 4; e++) {
             const unsigned size = element_sizes[e];
             struct gather_box boxes[3];
-            struct gather gather = {known[k].length * size, 0, known[k].n_boxes, size};
+            struct gather gather = {known[k].length * size, 0, known[k].n_boxes, size, 0};
             struct plan plan = {
                 .gathers = &gather, .n_gathers = 1, .boxes = boxes, .n_boxes = known[k].n_boxes};
             for (uint32_t b = 0; b < known[k].n_boxes; b++) {
@@ -186,9 +203,9 @@ static void test_known(void **state)
                 boxes[b].source = boxes[b].source * size + 1;
                 boxes[b].target *= size;
             }
-            assert_int_equal(gather_unit(&plan, &gather, 1),
-                             (known[k].row ? known[k].row : known[k].length) * size);
-            assert_int_equal(gather_unit(&plan, &gather, gather.length), gather.length);
+            set_row(&gather, boxes);
+            assert_int_equal(gather_unit(&gather, 1), (known[k].row ? known[k].row : known[k].length) * size);
+            assert_int_equal(gather_unit(&gather, gather.length), gather.length);
             for (uint64_t limit = 1; limit < 2 * gather.length; limit = limit * 7 + 3)
                 check_gather(&plan, &memory, limit);
             /* Computed whole, as many bytes are read as are needed: and since each is needed, each once. */
@@ -222,11 +239,12 @@ static void test_wide(void **state)
     memory_open(&memory, 8 << 20);
     for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
         struct gather_box box = cases[k].box;
-        struct gather gather = {2, 0, 1, 2};
+        struct gather gather = {2, 0, 1, 2, 0};
         struct plan plan = {.gathers = &gather, .n_gathers = 1, .boxes = &box, .n_boxes = 1};
         for (uint32_t d = 0; d < box.n_dims; d++)
             gather.length *= box.dims[d].n;
-        const uint64_t row = gather_unit(&plan, &gather, 1);
+        set_row(&gather, &box);
+        const uint64_t row = gather_unit(&gather, 1);
         check_gather(&plan, &memory, gather.length);
         check_gather(&plan, &memory, gather.length / 3 > row ? gather.length / 3 : row);
     }
@@ -311,8 +329,9 @@ static void test_random(void **state)
             shape.target[d] = elements;
             elements *= shape.n[d];
         }
-        struct gather gather = {elements * size, 0, make_boxes(&shape, size, boxes), size};
+        struct gather gather = {elements * size, 0, make_boxes(&shape, size, boxes), size, 0};
         struct plan plan = {.gathers = &gather, .n_gathers = 1, .boxes = boxes, .n_boxes = gather.n_boxes};
+        set_row(&gather, boxes);
         check_gather(&plan, &memory, gather.length);
         check_gather(&plan, &memory, 1 + random_below(gather.length));
         if (elements < 1000)
@@ -335,14 +354,17 @@ static void *compute_parts(void *context)
 {
     struct at_once *job = context;
     const struct gather *gather = &job->plan->gathers[0];
+    void *scratch = scratch_new();
     uint32_t part;
 
     while ((part = atomic_fetch_add(&job->next_part, 1)) < job->n_parts) {
-        const int e = gather_compute(job->plan, gather, 0, gather->length, part, job->n_parts, job->source,
-                                     job->target);
+        const int e =
+            gather_compute(job->plan, gather, (struct gather_share){0, gather->length, part, job->n_parts},
+                           job->source, scratch, job->target);
         if (e)
             atomic_store(&job->error, e);
     }
+    free(scratch);
     return NULL;
 }
 
@@ -404,13 +426,14 @@ static void test_parts_at_once(void **state)
     memory_open(&memory, 2 * BEHIND * 2 + 16);
     for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
         struct gather_box boxes[2];
-        struct gather gather = {2 * BEHIND * 2, 0, cases[k].n_boxes, 2};
+        struct gather gather = {2 * BEHIND * 2, 0, cases[k].n_boxes, 2, 0};
         struct plan plan = {.gathers = &gather, .n_gathers = 1, .boxes = boxes, .n_boxes = cases[k].n_boxes};
         for (uint32_t b = 0; b < cases[k].n_boxes; b++) {
             boxes[b] = cases[k].boxes[b];
             boxes[b].source *= 2;
             boxes[b].target *= 2;
         }
+        set_row(&gather, boxes);
         unsigned char *want = xmalloc(gather.length);
         uint8_t *written = xcalloc(gather.length, 1);
         place_naively(&plan, &gather, &memory, want, written);
@@ -425,10 +448,11 @@ static void test_parts_at_once(void **state)
 static void test_failure_is_returned(void **state)
 {
     struct gather_box box = {0, 2, 0, 0, {DIM(1000, 1000, 1), DIM(1000, 1, 1000)}};
-    struct gather gather = {2000000, 0, 1, 2};
+    struct gather gather = {2000000, 0, 1, 2, 2000};
     struct plan plan = {.gathers = &gather, .n_gathers = 1, .boxes = &box, .n_boxes = 1};
     struct memory_source memory;
     unsigned char *buffer = xmalloc(gather.length);
+    void *scratch = scratch_new();
 
     (void)state;
     memory_open(&memory, 2 << 20);
@@ -436,9 +460,12 @@ static void test_failure_is_returned(void **state)
     for (uint64_t after = 0; after < 2; after++) {
         memory.read = 0;
         memory.fail_after = after;
-        assert_int_equal(gather_compute(&plan, &gather, 0, gather.length, 0, 1, &memory.source, buffer), EIO);
+        assert_int_equal(gather_compute(&plan, &gather, (struct gather_share){0, gather.length, 0, 1},
+                                        &memory.source, scratch, buffer),
+                         EIO);
     }
     memory_close(&memory);
+    free(scratch);
     free(buffer);
 }
 
@@ -475,7 +502,7 @@ static void test_copy_2d(void **state)
                 const uint64_t *s = strides[k];
                 unsigned char *to = target + ROOM - extent(size, outer, inner, s[0], s[1]);
                 const unsigned char *from = source + ROOM - extent(size, outer, inner, s[2], s[3]);
-                gather_copy_2d(to, from, size, outer, inner, s[0], s[1], s[2], s[3]);
+                strided_copy_2d(to, from, size, outer, inner, s[0], s[1], s[2], s[3]);
                 for (uint64_t o = 0; o < outer; o++)
                     for (uint64_t i = 0; i < inner; i++) {
                         unsigned char *at = to + (o * s[0] + i * s[1]) * size;

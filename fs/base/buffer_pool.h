@@ -1,6 +1,6 @@
-/* Memory for replies, each buffer used by one request at a time. The buffer given back last is taken first:
- * it is still in the processor's caches, which a buffer for each thread is not, since the kernel wakes a
- * daemon's threads in turn. Thread-safe. */
+/* Large buffers for replies and for scratch memory, each used by one thread at a time. The buffer given back
+ * last is taken first: it is still in the processor's caches, which a buffer for each thread is not, since
+ * the kernel wakes a daemon's threads in turn. Thread-safe. */
 #ifndef MOEFS_FS_BUFFER_POOL_H
 #define MOEFS_FS_BUFFER_POOL_H
 

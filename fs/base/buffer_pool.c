@@ -5,7 +5,7 @@
 #include <utlist.h>
 
 #define ALIGNMENT 4096
-/* The largest request of libfuse 3.14, so that any buffer does for any of them. */
+/* The largest request of libfuse 3.14, so that any buffer does for any request. */
 #define SIZE_MIN ((size_t)1 << 20)
 
 struct buffer_pool {
