@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include <utstring.h>
+
 const char *planning_model_type(const struct planning *p)
 {
     return p->checkpoint->config.model_type ? p->checkpoint->config.model_type : "(none)";
@@ -121,11 +123,64 @@ static void refuse_unfit(struct planning *p)
                   n == 1 ? "block" : "blocks", first->block, n > 1 ? ", ..." : "");
 }
 
+/* Whether both dimensions are products of the same axes, in whatever order. */
+static bool same_product(const struct axes *a, const struct axes *b, uint8_t d)
+{
+    unsigned common = 0;
+
+    for (uint8_t i = 0; i < a->dims[d].n; i++)
+        for (uint8_t j = 0; j < b->dims[d].n; j++)
+            common += a->dims[d].axis[i] == b->dims[d].axis[j];
+    return common == a->dims[d].n && common == b->dims[d].n;
+}
+
+/* Whether names and shapes of the two are the same, whatever the order of what they hold. */
+static bool looks_the_same(const struct form *a, const struct form *b)
+{
+    bool same = a->part == b->part && a->n_projs == b->n_projs && a->axes.n_dims == b->axes.n_dims &&
+                strcmp(a->name.text, b->name.text) == 0;
+
+    for (uint8_t d = 0; d < a->axes.n_dims && same; d++)
+        same = same_product(&a->axes, &b->axes, d);
+    return same;
+}
+
+/* Whether the layout could be the group's as well as the one that it is taken for. */
+static bool could_be(const struct group *group, const struct bound_layout *other)
+{
+    for (unsigned f = 0; f < group->bound->n_forms; f++) {
+        bool found = group->n_members[f] == 0;
+        for (unsigned g = 0; g < other->n_forms; g++)
+            found |= looks_the_same(&group->bound->forms[f], &other->forms[g]);
+        if (!found)
+            return false;
+    }
+    return true;
+}
+
+/* Neither names nor shapes prove any of these layouts, so none is recommended. */
+static void refuse_ambiguous(struct planning *p, const struct group *group)
+{
+    UT_string names;
+
+    utstring_init(&names);
+    for (unsigned l = 0; l < p->layouts->n_layouts; l++) {
+        const struct layout *layout = &p->layouts->layouts[l];
+        if (!layout->user && could_be(group, layouts_bound(p->layouts, group->rule, layout)))
+            utstring_printf(&names, "%s--from %s", utstring_len(&names) > 0 ? ", " : "", layout->name);
+    }
+    error_add(
+        p->err,
+        "%s: nothing in its names or shapes tells whether gate or up comes first or whether they "
+        "alternate, and model_type %s is not known. Look into the model's code, and say which it is: %s",
+        group->block, planning_model_type(p), utstring_body(&names));
+    utstring_done(&names);
+}
+
 static void refuse_groups(struct planning *p)
 {
     for (uint32_t g = 0; g < p->recognition->n_groups; g++) {
         const struct group *group = &p->recognition->groups[g];
-        const struct layout *present = group->bound->layout;
         const struct compile_target *target = &p->targets[g];
         if (!target->bound)
             continue;
@@ -137,11 +192,7 @@ static void refuse_groups(struct planning *p)
             refuse_companions(p, group, target->bound->layout);
         refuse_unasked(p, group, target->bound->layout);
         if (group->ambiguous)
-            error_add(
-                p->err,
-                "%s: looks like %s, but nothing in its names or shapes tells whether gate or up comes first "
-                "or whether they alternate, and model_type %s is not known: if you know, say --from %s",
-                group->block, present->name, planning_model_type(p), present->name);
+            refuse_ambiguous(p, group);
     }
 }
 
