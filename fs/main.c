@@ -1,21 +1,12 @@
 #include "fs/commands/commands.h"
 #include "fs/mount/daemon.h"
-#include "fs/commands/messages.h"
+#include "fs/base/messages.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static const struct command {
-    const char *name;
-    int (*run)(int argc, char **argv, struct error *err);
-    const char *purpose;
-} commands[] = {
-    {"mount", command_mount, "mount a checkpoint in another expert layout"},
-    {"umount", command_umount, "unmount it"},
-    {"plan", command_plan, "show what would be mounted: tensors, files, where the bytes come from"},
-    {"verify", command_verify, "prove that what is exposed holds the source's weights"},
-    {"sample", command_sample, "write a small valid checkpoint to try things on"},
-    {"layouts", command_layouts, "list the known layouts and architectures"},
+static const struct command *const commands[] = {
+    &command_mount, &command_umount, &command_plan, &command_verify, &command_sample, &command_layouts,
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 
@@ -26,7 +17,7 @@ static void print_help(FILE *stream)
           "model in another expert layout. Nothing is converted on disk.\n\ncommands:\n",
           stream);
     for (size_t i = 0; i < N_COMMANDS; i++)
-        fprintf(stream, "  %-8s %s\n", commands[i].name, commands[i].purpose);
+        fprintf(stream, "  %-8s %s\n", commands[i]->name, commands[i]->purpose);
     fputs("\n`moefs COMMAND --help` explains one of them; `moefs --version` prints the version.\n", stream);
 }
 
@@ -45,8 +36,8 @@ static int run_command(int argc, char **argv, struct error *err)
         return EXIT_OK;
     }
     for (size_t i = 0; i < N_COMMANDS; i++) {
-        if (strcmp(argv[1], commands[i].name) == 0)
-            return commands[i].run(argc - 1, argv + 1, err);
+        if (strcmp(argv[1], commands[i]->name) == 0)
+            return commands[i]->run(argc - 1, argv + 1, err);
     }
     error_set(err, "%s: no such command; `moefs --help` lists them", argv[1]);
     return EXIT_USAGE;

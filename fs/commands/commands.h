@@ -1,5 +1,4 @@
-/* One function per subcommand, one file each. argv[0] is the subcommand's name. They print their own results
- * to stdout; a failure is returned in *err and printed by main. The result is the exit status. */
+/* One command of `moefs`: each is a file that defines its row here. */
 #ifndef MOEFS_FS_COMMANDS_H
 #define MOEFS_FS_COMMANDS_H
 
@@ -12,11 +11,26 @@ enum exit_status {
     EXIT_DIFFERENT = 3 /* verify found a difference */
 };
 
-int command_mount(int argc, char **argv, struct error *err);
-int command_umount(int argc, char **argv, struct error *err);
-int command_plan(int argc, char **argv, struct error *err);
-int command_sample(int argc, char **argv, struct error *err);
-int command_verify(int argc, char **argv, struct error *err);
-int command_layouts(int argc, char **argv, struct error *err);
+struct option_set;
+
+struct command {
+    const char *name;     /* "mount" */
+    const char *purpose;  /* a line of `moefs --help` */
+    const char *operands; /* "SRC MNT" */
+    int n_operands;
+    int n_optional;                   /* operands that may follow */
+    const char *description;          /* a paragraph of `moefs mount --help` */
+    const struct option_set *options; /* ends with an empty one; --help needs no row */
+    /* argv[0] is the command's name. Prints its result to stdout; a failure is in *err, and main prints it.
+     * Returns the exit status. */
+    int (*run)(int argc, char **argv, struct error *err);
+};
+
+extern const struct command command_mount;
+extern const struct command command_umount;
+extern const struct command command_plan;
+extern const struct command command_verify;
+extern const struct command command_sample;
+extern const struct command command_layouts;
 
 #endif

@@ -1,10 +1,19 @@
 /* moefs layouts: what is known, and whether a user's own layout is well formed. */
-#include "commands.h"
+#include "options.h"
 
 #include "layout/layouts.h"
 
 #include <stdio.h>
-#include <string.h>
+
+struct layouts_command {
+    const char *check; /* a file, or NULL */
+};
+
+static const struct option_row layouts_rows[] = {
+    {"check", 0, "FILE", option_text, offsetof(struct layouts_command, check),
+     "say whether FILE is a layout that --to takes, and how it was understood"},
+    {0},
+};
 
 static void print_layout(struct layouts *layouts, const struct layout *layout)
 {
@@ -72,26 +81,29 @@ static int check_file(const char *path, struct error *err)
     return EXIT_OK;
 }
 
-int command_layouts(int argc, char **argv, struct error *err)
+static int run_layouts(int argc, char **argv, struct error *err)
 {
+    struct layouts_command options = {0};
     struct layouts layouts;
+    struct operands operands;
+    const int parsed = options_parse(&command_layouts, argc, argv, &options, &operands, err);
 
-    if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-        printf("usage: moefs layouts [--check FILE]\n\nPrints the layouts and the architectures that are "
-               "known.\n\n"
-               "options:\n"
-               "      --check FILE         say whether FILE is a layout that --to takes, and how it was "
-               "understood\n"
-               "  -h, --help               print this\n");
-        return EXIT_OK;
-    }
-    if (argc == 3 && strcmp(argv[1], "--check") == 0)
-        return check_file(argv[2], err);
-    if (argc != 1)
-        return error_set(err, "layouts: takes nothing but --check FILE, got '%s'", argv[1]), EXIT_USAGE;
+    if (parsed != OPTIONS_GO)
+        return parsed;
+    if (options.check)
+        return check_file(options.check, err);
     if (layouts_load(&layouts, NULL, err) < 0)
         return EXIT_REFUSED;
     print_all(&layouts);
     layouts_free(&layouts);
     return EXIT_OK;
 }
+
+const struct command command_layouts = {
+    .name = "layouts",
+    .purpose = "list the known layouts and architectures",
+    .operands = "",
+    .description = "Prints the layouts and the architectures that are known.",
+    .options = (const struct option_set[]){{layouts_rows, 0}, {0}},
+    .run = run_layouts,
+};

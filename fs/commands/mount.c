@@ -1,13 +1,11 @@
-#include "commands.h"
 #include "fs/mount/daemon.h"
-#include "fs/source/directory.h"
 #include "layout/base/memory.h"
-#include "layout/plan.h"
 #include "fs/base/log.h"
 #include "fs/mount/memory_limit.h"
-#include "messages.h"
+#include "fs/base/messages.h"
 #include "fs/mount/mount_point.h"
-#include "options.h"
+#include "plan_rows.h"
+#include "fs/mount/bdi.h"
 #include "fs/mount/passthrough.h"
 #include "fs/mount/readahead.h"
 #include "fs/read/reader.h"
@@ -29,21 +27,87 @@
 
 #define FAULT_VARIABLE "MOEFS_FAULT"
 
-static const struct options_command mount_command = {
-    .name = "mount",
-    .operands = "SRC MNT",
-    .n_operands = 2,
-    .sets = OPTIONS_PLAN | OPTIONS_MOUNT,
-    .purpose = "Mounts the checkpoint in directory SRC, read-only and in another expert layout, at the empty "
-               "directory\n"
-               "MNT (or /dev/fd/N: a /dev/fuse that the caller has opened and mounted). Returns when the "
-               "mount answers;\n"
-               "`moefs umount MNT` or SIGTERM to the daemon ends it.",
+struct mount_command {
+    struct plan_arguments plan;
+    size_t cache_size;        /* bytes */
+    size_t readahead;         /* bytes ahead of one reader; 0: off */
+    size_t kernel_read_ahead; /* bytes; 0: left alone */
+    bool keep_source_cache;
+    bool passthrough;
+    bool foreground;
+    const char *log_file; /* or NULL */
+    char *fuse;           /* what all -o say, joined by commas, or NULL; owned */
+};
+
+static int parse_cache_size(const struct option_use *use, void *field, struct error *err)
+{
+    size_t *bytes = field;
+
+    if (!option_parse_size(use->text, bytes))
+        return option_refuse(use, err, "not a size (examples: 64M, 1G, 268435456)");
+    if (*bytes < READER_CACHE_MIN)
+        return option_refuse(use, err, "at least %zu bytes (1M) are needed", READER_CACHE_MIN);
+    return 0;
+}
+
+static int parse_kernel_read_ahead(const struct option_use *use, void *field, struct error *err)
+{
+    size_t *bytes = field;
+
+    if (!option_parse_size(use->text, bytes))
+        return option_refuse(use, err, "not a size (examples: 1M, 512K, 0)");
+    if (*bytes > KERNEL_READ_AHEAD_MAX || *bytes % 1024 != 0)
+        return option_refuse(use, err, "whole KiB, at most 1G");
+    return 0;
+}
+
+static int parse_readahead(const struct option_use *use, void *field, struct error *err)
+{
+    size_t *bytes = field;
+
+    *bytes = 0;
+    if (strcmp(use->text, "off") == 0)
+        return 0;
+    if (!option_parse_size(use->text, bytes))
+        return option_refuse(use, err, "neither a size (examples: 64M, 1G) nor off");
+    if (*bytes < READAHEAD_MIN || *bytes > READAHEAD_MAX)
+        return option_refuse(use, err, "1M to 4G, or off");
+    return 0;
+}
+
+static int parse_source_cache(const struct option_use *use, void *field, struct error *err)
+{
+    static const char *const words[] = {"keep", "drop", NULL};
+    const int word = option_parse_choice(use, words, err);
+
+    *(bool *)field = word == 0;
+    return word < 0 ? -1 : 0;
+}
+
+#define FIELD(member) offsetof(struct mount_command, member)
+
+static const struct option_row mount_rows[] = {
+    {"cache-size", 0, "SIZE", parse_cache_size, FIELD(cache_size),
+     "memory for computed blocks: 64M, 1G; default 256M"},
+    {"source-cache", 0, "keep|drop", parse_source_cache, FIELD(keep_source_cache),
+     "whether the page cache keeps what moefs reads of SRC, beside what is read of the mount; default drop"},
+    {"readahead", 0, "SIZE|off", parse_readahead, FIELD(readahead),
+     "how much a helper process populates ahead of each sequential reader; default 64M"},
+    {"kernel-read-ahead", 0, "SIZE", parse_kernel_read_ahead, FIELD(kernel_read_ahead),
+     "how far the kernel reads ahead, where moefs may set it (root); default 1M, 0 leaves it alone"},
+    {"passthrough", 0, NULL, option_flag, FIELD(passthrough),
+     "the kernel reads unchanged files from SRC by itself: native speed, no check for a changed source; "
+     "needs root, Linux 6.9, libfuse 3.17"},
+    {"foreground", 'f', NULL, option_flag, FIELD(foreground), "stay in the foreground and log to stderr"},
+    {"log-file", 0, "FILE", option_text, FIELD(log_file), "append the daemon's log to FILE; default syslog"},
+    {NULL, 'o', "OPTIONS", option_joined, FIELD(fuse), "mount options, e.g. allow_other, nonempty"},
+    {0},
 };
 
 /* Everything that one mount needs, in the order in which it comes into being. */
 struct mount {
-    struct options options;
+    struct mount_command options;
+    struct operands operands; /* SRC MNT */
     struct directory directory;
     struct plan plan;
     struct tree tree;
@@ -68,7 +132,8 @@ static void mount_free(struct mount *mount)
     if (mount->has_directory)
         directory_close(&mount->directory);
     daemon_clear(&mount->daemon);
-    options_free(&mount->options);
+    plan_arguments_free(&mount->options.plan);
+    free(mount->options.fuse);
 }
 
 /* libfuse's option syntax: a backslash takes the next character's meaning away. Owned by the caller. */
@@ -139,7 +204,7 @@ static int make_fuse_options(struct mount *mount, bool *nonempty, struct error *
 
 static int check_apart(const struct mount *mount, struct error *err)
 {
-    cleanup_free char *given = realpath(mount->options.operands[0], NULL);
+    cleanup_free char *given = realpath(mount->operands.list[0], NULL);
 
     if (mount_point_check_apart(mount->mount_point, mount->directory.path, err) < 0)
         return -1;
@@ -149,7 +214,7 @@ static int check_apart(const struct mount *mount, struct error *err)
 
 static int check_mount_point(struct mount *mount, bool nonempty, struct error *err)
 {
-    const char *given = mount->options.operands[1];
+    const char *given = mount->operands.list[1];
 
     if (mount_point_is_descriptor(given)) {
         mount->mount_point = xstrdup(given);
@@ -169,7 +234,7 @@ static void fit_memory(struct mount *mount)
 {
     const uint64_t limit = memory_limit_find("");
     const struct plan *plan = &mount->plan;
-    struct options *options = &mount->options;
+    struct mount_command *options = &mount->options;
     uint64_t weights = 0;
 
     for (size_t i = 0; i < plan->n_weight_files; i++)
@@ -202,10 +267,10 @@ static int prepare(struct mount *mount, struct error *err)
 
     if (mount->options.passthrough && passthrough_check(err) < 0)
         return -1;
-    if (directory_open(mount->options.operands[0], &mount->options.directory, &mount->directory, err) < 0)
+    if (directory_open(mount->operands.list[0], &mount->options.plan.directory, &mount->directory, err) < 0)
         return -1;
     mount->has_directory = true;
-    if (plan_build(&mount->directory.checkpoint, &mount->options.plan, &mount->plan, err) < 0)
+    if (plan_build(&mount->directory.checkpoint, &mount->options.plan.plan, &mount->plan, err) < 0)
         return -1;
     mount->has_plan = true;
     if (tree_build(&mount->directory, &mount->plan, &mount->tree, err) < 0)
@@ -238,7 +303,7 @@ static struct source *open_source(struct mount *mount, struct error *err)
     const char *fault = getenv(FAULT_VARIABLE);
     struct source *files = directory_source(&mount->directory, err);
 
-    if (files && mount->options.drop_source_cache && source_files_drop_cache(files) < 0) {
+    if (files && !mount->options.keep_source_cache && source_files_drop_cache(files) < 0) {
         error_set(err, "out of memory");
         source_close(files);
         return NULL;
@@ -352,21 +417,30 @@ static int run(struct mount *mount, struct error *err)
     return EXIT_REFUSED;
 }
 
-int command_mount(int argc, char **argv, struct error *err)
+static int run_mount(int argc, char **argv, struct error *err)
 {
-    struct mount mount = {.descriptor = -1};
-    int status = EXIT_USAGE;
+    struct mount mount = {.descriptor = -1,
+                          .options = {.cache_size = READER_CACHE_DEFAULT,
+                                      .readahead = READAHEAD_DEFAULT,
+                                      .kernel_read_ahead = KERNEL_READ_AHEAD_DEFAULT}};
+    int status = options_parse(&command_mount, argc, argv, &mount.options, &mount.operands, err);
 
-    switch (options_parse(&mount_command, argc, argv, &mount.options, err)) {
-    case OPTIONS_ERROR:
-        break;
-    case OPTIONS_DONE:
-        status = EXIT_OK;
-        break;
-    case OPTIONS_GO:
+    if (status == OPTIONS_GO)
         status = run(&mount, err);
-        break;
-    }
     mount_free(&mount);
     return status;
 }
+
+const struct command command_mount = {
+    .name = "mount",
+    .purpose = "mount a checkpoint in another expert layout",
+    .operands = "SRC MNT",
+    .n_operands = 2,
+    .description =
+        "Mounts the checkpoint in directory SRC, read-only and in another expert layout, at the empty "
+        "directory MNT (or /dev/fd/N: a /dev/fuse that the caller has opened and mounted). Returns "
+        "when the mount answers; `moefs umount MNT` or SIGTERM to the daemon ends it.",
+    .options =
+        (const struct option_set[]){{plan_rows, offsetof(struct mount_command, plan)}, {mount_rows, 0}, {0}},
+    .run = run_mount,
+};

@@ -1,74 +1,70 @@
-/* The command lines of mount, plan and umount: one table of options, one meaning each. */
+/* The parser of every command line. An option is one row, which says how its value is read and into which
+ * field of the command's struct it goes; --help and the messages come from the same rows. */
 #ifndef MOEFS_FS_OPTIONS_H
 #define MOEFS_FS_OPTIONS_H
 
-#include "fs/source/directory.h"
-#include "layout/base/error.h"
-#include "layout/plan.h"
+#include "commands.h"
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
-/* Which options a command takes. */
-enum option_set {
-    OPTIONS_PLAN =
-        1, /* what changes the plan: --to --from --fp8 --max-shard-size --exclude --follow-symlinks */
-    OPTIONS_MOUNT = 2, /* how it is served: --cache-size --source-cache --readahead --kernel-read-ahead
-                          --passthrough and more */
-    OPTIONS_JSON = 4,  /* how the plan is printed: --json --explain */
-    OPTIONS_LAZY = 8,
-    OPTIONS_VERIFY = 16, /* what is verified: --layers --tokens --seed --order --source and the files */
-    OPTIONS_REPORT = 32  /* --json alone */
+/* An option as it was given. */
+struct option_use {
+    const char *command; /* "mount" */
+    const char *name;    /* "--cache-size", or "-o" where there is no long name */
+    const char *text;    /* its value; NULL where the option takes none */
 };
 
-struct options_command {
-    const char *name;     /* "mount" */
-    const char *operands; /* "SRC MNT" */
-    int n_operands;
-    int n_optional;      /* operands that may follow */
-    unsigned sets;       /* enum option_set, or-ed */
-    const char *purpose; /* the paragraph of --help */
+/* Reads the value into the row's field. -1 with *err set: exit with EXIT_USAGE. */
+typedef int option_parser(const struct option_use *use, void *field, struct error *err);
+
+struct option_row {
+    const char *name;     /* "cache-size", or NULL */
+    char letter;          /* 'o', or 0 */
+    const char *argument; /* "SIZE"; NULL: the option takes no value */
+    option_parser *parse;
+    size_t field;     /* offset in the struct that the row's set fills */
+    const char *help; /* one paragraph; --help breaks its lines */
 };
 
-struct options {
-    const char *const *operands;
-    struct plan_options plan;
-    struct directory_options directory;
-    size_t cache_size;        /* bytes */
-    size_t kernel_read_ahead; /* bytes; 0: left alone */
-    size_t readahead;         /* bytes ahead of one reader; 0: off */
-    bool passthrough;
-    bool drop_source_cache;
-    bool foreground;
-    const char *log_file; /* or NULL */
-    char *fuse;           /* what all -o say, joined by commas, or NULL */
-    bool json;
-    const char *explain; /* a virtual tensor's name, or NULL */
-    bool lazy;
-    const char *layers;        /* "0,3-5", checked, or NULL: all */
-    const char *write_digests; /* or NULL, like the next two */
-    const char *check_digests;
-    const char *write_outputs;
-    uint64_t tokens; /* 0: not said */
-    uint64_t seed;
-    bool before_down; /* --order before-down */
-    bool source;
-    int n_operands;
-    const char **exclude; /* directory.exclude; owned */
+/* Rows, and where in the command's struct the struct lies that they fill: a set can be part of several
+ * commands. */
+struct option_set {
+    const struct option_row *rows; /* end with an empty one */
+    size_t field;
 };
 
-enum options_result {
-    OPTIONS_ERROR = -1, /* *err is set: exit with EXIT_USAGE */
-    OPTIONS_GO,
-    OPTIONS_DONE /* --help was asked for and printed: exit with EXIT_OK */
+struct operands {
+    const char *const *list;
+    int n;
 };
 
-/* Texts point into argv. options_free() is to be called whatever the result. */
-enum options_result options_parse(const struct options_command *command, int argc, char **argv,
-                                  struct options *options, struct error *err);
-void options_free(struct options *options);
+#define OPTIONS_GO (-1)
 
+/* Fills the command's struct, which holds the defaults; texts point into argv. OPTIONS_GO, or the status to
+ * exit with: EXIT_USAGE with *err set, or EXIT_OK when --help was asked for and printed. */
+int options_parse(const struct command *command, int argc, char **argv, void *fields,
+                  struct operands *operands, struct error *err);
+
+/* ---- parsers, each with the type of its field ---- */
+
+option_parser option_flag;   /* bool */
+option_parser option_text;   /* const char * */
+option_parser option_number; /* uint64_t */
+option_parser option_list;   /* const char **: NULL, or owned and ended by NULL; may be repeated */
+option_parser option_joined; /* char *: NULL, or owned; repeated ones are joined by commas */
+
+/* ---- for a command's own parsers ---- */
+
+/* "mount: --cache-size 12Q: " and the message. Always returns -1. */
+int option_refuse(const struct option_use *use, struct error *err, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+int option_parse_number(const struct option_use *use, uint64_t least, uint64_t most, uint64_t *number,
+                        struct error *err);
 /* "64K", "256M", "2G" or a number of bytes: powers of 1024. False for anything else. */
-bool options_parse_size(const char *text, size_t *bytes);
+bool option_parse_size(const char *text, size_t *bytes);
+/* The number of the word (from 0), or -1 with *err set. The words end with NULL. */
+int option_parse_choice(const struct option_use *use, const char *const *words, struct error *err);
 
 #endif

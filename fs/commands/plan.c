@@ -1,8 +1,7 @@
 /* moefs plan: what a mount would show, without mounting. */
-#include "commands.h"
 #include "fs/source/directory.h"
-#include "messages.h"
-#include "options.h"
+#include "fs/base/messages.h"
+#include "plan_rows.h"
 #include "plan_view.h"
 #include "fs/view/tree.h"
 
@@ -15,14 +14,17 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct options_command plan_options_command = {
-    .name = "plan",
-    .operands = "SRC",
-    .n_operands = 1,
-    .sets = OPTIONS_PLAN | OPTIONS_JSON,
-    .purpose = "Prints what a mount of SRC would hold: each virtual tensor's name, dtype, shape and file, "
-               "and where\n"
-               "its bytes come from; totals; and which known loaders take this layout. Mounts nothing.",
+struct plan_command {
+    struct plan_arguments plan;
+    bool json;
+    const char *explain; /* a virtual tensor's name, or NULL */
+};
+
+static const struct option_row print_rows[] = {
+    {"json", 0, NULL, option_flag, offsetof(struct plan_command, json), "print JSON"},
+    {"explain", 0, "TENSOR", option_text, offsetof(struct plan_command, explain),
+     "say where this virtual tensor comes from, step by step"},
+    {0},
 };
 
 /* ---- for people ---- */
@@ -250,7 +252,7 @@ static int check_tree(const struct directory *directory, const struct plan *plan
 }
 
 static int print_plan(const struct directory *directory, const struct plan *plan,
-                      const struct options *options, struct error *err)
+                      const struct plan_command *options, struct error *err)
 {
     struct plan_view view = {.checkpoint = &directory->checkpoint, .plan = plan};
     int result = 0;
@@ -268,28 +270,47 @@ static int print_plan(const struct directory *directory, const struct plan *plan
     return EXIT_OK;
 }
 
-int command_plan(int argc, char **argv, struct error *err)
+static int plan_source(const struct plan_command *options, const char *src, struct error *err)
 {
-    struct options options;
     struct directory directory;
     struct plan plan;
     int status = EXIT_REFUSED;
 
-    enum options_result parsed = options_parse(&plan_options_command, argc, argv, &options, err);
-    if (parsed != OPTIONS_GO) {
-        options_free(&options);
-        return parsed == OPTIONS_DONE ? EXIT_OK : EXIT_USAGE;
+    if (directory_open(src, &options->plan.directory, &directory, err) < 0)
+        return EXIT_REFUSED;
+    messages_print_notes(&directory.notes);
+    if (plan_build(&directory.checkpoint, &options->plan.plan, &plan, err) == 0) {
+        messages_print_notes(&plan.notes);
+        if (check_tree(&directory, &plan, err) == 0)
+            status = print_plan(&directory, &plan, options, err);
+        plan_free(&plan);
     }
-    if (directory_open(options.operands[0], &options.directory, &directory, err) == 0) {
-        messages_print_notes(&directory.notes);
-        if (plan_build(&directory.checkpoint, &options.plan, &plan, err) == 0) {
-            messages_print_notes(&plan.notes);
-            if (check_tree(&directory, &plan, err) == 0)
-                status = print_plan(&directory, &plan, &options, err);
-            plan_free(&plan);
-        }
-        directory_close(&directory);
-    }
-    options_free(&options);
+    directory_close(&directory);
     return status;
 }
+
+static int run_plan(int argc, char **argv, struct error *err)
+{
+    struct plan_command options = {0};
+    struct operands operands;
+    int status = options_parse(&command_plan, argc, argv, &options, &operands, err);
+
+    if (status == OPTIONS_GO)
+        status = plan_source(&options, operands.list[0], err);
+    plan_arguments_free(&options.plan);
+    return status;
+}
+
+const struct command command_plan = {
+    .name = "plan",
+    .purpose = "show what would be mounted: tensors, files, where the bytes come from",
+    .operands = "SRC",
+    .n_operands = 1,
+    .description =
+        "Prints what a mount of SRC would hold: each virtual tensor's name, dtype, shape and file, "
+        "and where its bytes come from; totals; and which known loaders take this layout. Mounts "
+        "nothing.",
+    .options =
+        (const struct option_set[]){{plan_rows, offsetof(struct plan_command, plan)}, {print_rows, 0}, {0}},
+    .run = run_plan,
+};

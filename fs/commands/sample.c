@@ -1,14 +1,13 @@
 /* moefs sample: a checkpoint to try things with. What is written is a plan over a source that computes its
  * bytes, so that a sample in another layout is made by the same code as a mount of it. */
-#include "commands.h"
+#include "options.h"
 
 #include "layout/format/checkpoint.h"
 #include "layout/layouts.h"
 #include "layout/plan.h"
-#include "messages.h"
+#include "fs/base/messages.h"
 #include "fs/read/reader.h"
 #include "fs/sample/model.h"
-#include "sample_options.h"
 #include "fs/convert/output.h"
 #include "fs/sample/source.h"
 
@@ -19,6 +18,45 @@
 
 #define BUFFER_SIZE ((size_t)8 << 20)
 #define CACHE_SIZE ((size_t)64 << 20)
+
+struct sample_command {
+    uint64_t layers, experts, hidden, intermediate; /* 0: the entry's or the preset's */
+    const char *layout;
+    uint64_t shards; /* 0: the preset's byte limit, else the entry's number */
+    uint64_t seed;
+    const char *like; /* a preset, or NULL */
+    bool sparse;
+    const char *directory;
+};
+
+static int parse_size(const struct option_use *use, void *field, struct error *err)
+{
+    return option_parse_number(use, 1, SAMPLE_SIZE_MAX, field, err);
+}
+
+static int parse_shards(const struct option_use *use, void *field, struct error *err)
+{
+    return option_parse_number(use, 1, SAMPLE_SHARDS_MAX, field, err);
+}
+
+#define FIELD(member) offsetof(struct sample_command, member)
+
+static const struct option_row sample_rows[] = {
+    {"layers", 0, "N", parse_size, FIELD(layers), "number of layers; default 2"},
+    {"experts", 0, "N", parse_size, FIELD(experts), "experts of a layer; default 8"},
+    {"hidden", 0, "N", parse_size, FIELD(hidden), "width of the model; default 64"},
+    {"intermediate", 0, "N", parse_size, FIELD(intermediate), "width of an expert; default 48"},
+    {"layout", 0, "LAYOUT", option_text, FIELD(layout),
+     "store the experts in this layout; default original, as on the hub"},
+    {"shards", 0, "N", parse_shards, FIELD(shards), "number of weight files; default 2"},
+    {"seed", 0, "N", option_number, FIELD(seed), "other contents; default 0"},
+    {"like", 0, "CHECKPOINT", option_text, FIELD(like),
+     "sizes and sharding of qwen3-30b-a3b, of qwen3-vl-30b-a3b (its language model) or of gpt-oss-20b (in "
+     "BF16); the options above change them; ARCH may then be left out"},
+    {"sparse", 0, NULL, option_flag, FIELD(sparse),
+     "real headers, all weights zero: 61 GB take a few megabytes"},
+    {0},
+};
 
 static volatile sig_atomic_t interrupted;
 
@@ -117,7 +155,7 @@ static int write_bytes(struct sample_output *output, struct reader *reader, uint
     return 0;
 }
 
-static int write_files(const struct sample_options *options, const struct sample_model *model,
+static int write_files(const struct sample_command *options, const struct sample_model *model,
                        const struct plan *plan, struct reader *reader, struct sample_output *output,
                        struct error *err)
 {
@@ -140,7 +178,7 @@ static int write_files(const struct sample_options *options, const struct sample
     return 0;
 }
 
-static int write_sample(const struct sample_options *options, const struct sample_model *model,
+static int write_sample(const struct sample_command *options, const struct sample_model *model,
                         const struct plan *plan, struct source *source, struct error *err)
 {
     struct sample_output output;
@@ -156,7 +194,7 @@ static int write_sample(const struct sample_options *options, const struct sampl
     return result;
 }
 
-static int make_sample(const struct sample_options *options, const struct sample_model *model,
+static int make_sample(const struct sample_command *options, const struct sample_model *model,
                        struct error *err)
 {
     const struct plan_options plan_options = {.to = options->layout};
@@ -182,23 +220,56 @@ static int make_sample(const struct sample_options *options, const struct sample
     return result;
 }
 
-int command_sample(int argc, char **argv, struct error *err)
+static int build_model(const struct sample_command *options, const char *model_type,
+                       struct sample_model *model, struct error *err)
 {
-    struct sample_options options;
-    struct sample_model model;
+    const struct sample_size given[] = {{"layers", options->layers},
+                                        {"experts", options->experts},
+                                        {"hidden", options->hidden},
+                                        {"intermediate", options->intermediate}};
+    struct sample_size sizes[sizeof given / sizeof *given];
+    struct sample_request request = {
+        .model_type = model_type, .preset = options->like, .sizes = sizes, .n_shards = options->shards};
 
-    switch (sample_options_parse(argc, argv, &options, err)) {
-    case OPTIONS_ERROR:
-        return EXIT_USAGE;
-    case OPTIONS_DONE:
-        return EXIT_OK;
-    case OPTIONS_GO:
-        break;
-    }
-    if (check_layout(options.layout, err) || sample_model_build(&options.request, &model, err))
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++)
+        if (given[i].value > 0)
+            sizes[request.n_sizes++] = given[i];
+    return sample_model_build(&request, model, err);
+}
+
+static int run_sample(int argc, char **argv, struct error *err)
+{
+    struct sample_command options = {.layout = "original"};
+    struct operands operands;
+    struct sample_model model;
+    const int parsed = options_parse(&command_sample, argc, argv, &options, &operands, err);
+
+    if (parsed != OPTIONS_GO)
+        return parsed;
+    if (operands.n == 1 && !options.like)
+        return error_set(err, "sample: expected ARCH DIR, got 1 operand; `moefs sample --help` explains"),
+               EXIT_USAGE;
+    options.directory = operands.list[operands.n - 1];
+    if (check_layout(options.layout, err) < 0 ||
+        build_model(&options, operands.n > 1 ? operands.list[0] : NULL, &model, err) < 0)
         return EXIT_REFUSED;
     catch_signals();
     int result = make_sample(&options, &model, err);
     sample_model_free(&model);
     return result ? EXIT_REFUSED : EXIT_OK;
 }
+
+const struct command command_sample = {
+    .name = "sample",
+    .purpose = "write a small valid checkpoint to try things on",
+    .operands = "ARCH DIR",
+    .n_operands = 1,
+    .n_optional = 1,
+    .description =
+        "Writes a checkpoint of the architecture (one that is not known is answered with those that "
+        "are) into DIR, which must be absent or empty: config.json and BF16 weights with "
+        "random-looking contents, for trying moefs and for tests. The same options give the same "
+        "bytes everywhere, and the same weights in every layout.",
+    .options = (const struct option_set[]){{sample_rows, 0}, {0}},
+    .run = run_sample,
+};

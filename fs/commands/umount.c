@@ -1,16 +1,18 @@
-#include "commands.h"
-#include "layout/base/memory.h"
-#include "fs/mount/mount_table.h"
 #include "options.h"
+
+#include "fs/mount/mount_table.h"
+#include "layout/base/memory.h"
 
 #include <string.h>
 
-static const struct options_command umount_command = {
-    .name = "umount",
-    .operands = "MNT",
-    .n_operands = 1,
-    .sets = OPTIONS_LAZY,
-    .purpose = "Unmounts what `moefs mount` mounted at MNT, also when its daemon is dead.",
+struct umount_command {
+    bool lazy;
+};
+
+static const struct option_row umount_rows[] = {
+    {"lazy", 0, NULL, option_flag, offsetof(struct umount_command, lazy),
+     "unmount although it is in use: readers go on until they close"},
+    {0},
 };
 
 static int unmount(const char *given, bool lazy, struct error *err)
@@ -29,23 +31,23 @@ static int unmount(const char *given, bool lazy, struct error *err)
     return found > 0 ? mounts_unmount(path, lazy, err) : -1;
 }
 
-int command_umount(int argc, char **argv, struct error *err)
+static int run_umount(int argc, char **argv, struct error *err)
 {
-    struct options options;
-    int status = EXIT_REFUSED;
+    struct umount_command umount = {0};
+    struct operands operands;
+    const int parsed = options_parse(&command_umount, argc, argv, &umount, &operands, err);
 
-    switch (options_parse(&umount_command, argc, argv, &options, err)) {
-    case OPTIONS_ERROR:
-        status = EXIT_USAGE;
-        break;
-    case OPTIONS_DONE:
-        status = EXIT_OK;
-        break;
-    case OPTIONS_GO:
-        if (unmount(options.operands[0], options.lazy, err) == 0)
-            status = EXIT_OK;
-        break;
-    }
-    options_free(&options);
-    return status;
+    if (parsed != OPTIONS_GO)
+        return parsed;
+    return unmount(operands.list[0], umount.lazy, err) == 0 ? EXIT_OK : EXIT_REFUSED;
 }
+
+const struct command command_umount = {
+    .name = "umount",
+    .purpose = "unmount it",
+    .operands = "MNT",
+    .n_operands = 1,
+    .description = "Unmounts what `moefs mount` mounted at MNT, also when its daemon is dead.",
+    .options = (const struct option_set[]){{umount_rows, 0}, {0}},
+    .run = run_umount,
+};

@@ -150,6 +150,20 @@ struct verify_options {
     bool json, source, before_down;
 };
 
+/* What is compared: all open, and the caller's. */
+struct verify_input {
+    const struct plan_options *plan_options;
+    const struct directory *source_directory;
+    struct source *source;
+    const struct plan *plan;
+    struct reader *reader; /* of the plan */
+    const struct directory *other_directory;
+    struct source *other; /* NULL: there is no other directory */
+};
+
+/* Compares and prints the report. 0: equal; 1: a difference was found; -1 with *err set: a failure. */
+int verify_run(const struct verify_options *options, const struct verify_input *input, struct error *err);
+
 /* What one block was given and gave: kept for --write-outputs. */
 struct block_output {
     const char *block;

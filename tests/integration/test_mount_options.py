@@ -174,7 +174,7 @@ def test_a_cached_source_stays_cached(mount, src, weights, to):
         (("--kernel-read-ahead", "far"), "--kernel-read-ahead far: not a size"),
         (("--kernel-read-ahead", "1000"), "--kernel-read-ahead 1000: whole KiB"),
         (("--kernel-read-ahead", "2G"), "--kernel-read-ahead 2G: whole KiB, at most 1G"),
-        (("--source-cache", "some"), "--source-cache some: keep or drop"),
+        (("--source-cache", "some"), "--source-cache some: must be keep or drop"),
     ],
 )
 def test_wrong_values(run_moefs, src, tmp_path, options, message):

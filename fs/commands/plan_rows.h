@@ -1,0 +1,19 @@
+/* The options that change a plan: mount, plan and verify take them. */
+#ifndef MOEFS_FS_PLAN_ROWS_H
+#define MOEFS_FS_PLAN_ROWS_H
+
+#include "options.h"
+#include "fs/source/directory.h"
+#include "layout/plan.h"
+
+struct plan_arguments {
+    struct plan_options plan;
+    struct directory_options directory;
+    const char **exclude; /* what directory.exclude points to; owned */
+};
+
+extern const struct option_row plan_rows[]; /* they fill a struct plan_arguments */
+
+void plan_arguments_free(struct plan_arguments *arguments);
+
+#endif
