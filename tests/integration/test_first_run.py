@@ -5,13 +5,13 @@ The oracle takes a checkpoint's experts apart into out x in matrices and puts th
 
 import json
 import re
-import struct
 import subprocess
 
 import numpy as np
 import pytest
 
 from conftest import is_mounted
+from headers import parse_header
 
 ARCHITECTURES = ("qwen3_moe", "qwen3_vl_moe", "qwen3_5_moe")
 LAYOUTS = ("per-expert", "stacked", "merged", "in-out")
@@ -26,13 +26,9 @@ def read_tensors(directory):
     tensors = {}
     for path in sorted(directory.glob("*.safetensors")):
         data = path.read_bytes()
-        (length,) = struct.unpack_from("<Q", data)
-        for name, entry in json.loads(data[8 : 8 + length]).items():
-            if name == "__metadata__":
-                continue
-            assert entry["dtype"] == "BF16" and name not in tensors, name
-            begin, end = (8 + length + offset for offset in entry["data_offsets"])
-            tensors[name] = np.frombuffer(data[begin:end], np.uint16).reshape(entry["shape"])
+        for name, (dtype, shape, begin, end) in parse_header(data).tensors.items():
+            assert dtype == "BF16" and name not in tensors, name
+            tensors[name] = np.frombuffer(data[begin:end], np.uint16).reshape(shape)
     return tensors
 
 

@@ -2,9 +2,9 @@
 import json
 import os
 import random
-import struct
 
 import pytest
+from headers import pack_header, read_header
 
 SEED = int(os.environ.get("MOEFS_SEED", random.randrange(1 << 30)))
 EXPERTS, INNER, HIDDEN = 6, 8192, 32768  # U8: gate_up is 3 GiB, down 1.5 GiB
@@ -13,16 +13,10 @@ SHAPES = {"in-out": {"gate_up": (EXPERTS, HIDDEN, 2 * INNER), "down": (EXPERTS, 
           "merged": {"gate_up": (EXPERTS, 2 * INNER, HIDDEN), "down": (EXPERTS, HIDDEN, INNER)}}
 
 
-def place(header, tensor, e, row, column):
+def place(tensors, name, e, row, column):
     """The offset in the file of one element."""
-    _, rows, columns = header[tensor]["shape"]
-    return header["data"] + header[tensor]["data_offsets"][0] + (e * rows + row) * columns + column
-
-
-def header_of(path):
-    with open(path, "rb") as f:
-        n = struct.unpack("<Q", f.read(8))[0]
-        return json.loads(f.read(n)) | {"data": 8 + n}
+    _, (_, rows, columns), begin, _ = tensors[name]
+    return begin + (e * rows + row) * columns + column
 
 
 def write_sparse(path, layout):
@@ -31,11 +25,11 @@ def write_sparse(path, layout):
         size = shape[0] * shape[1] * shape[2]
         header[f"{BLOCK}.experts.{proj}_proj"] = {"dtype": "U8", "shape": shape, "data_offsets": [at, at + size]}
         at += size
-    raw = json.dumps(header).encode()
+    raw = pack_header(header)
     with open(path, "wb") as f:
-        f.write(struct.pack("<Q", len(raw)) + raw)
-        f.truncate(8 + len(raw) + at)
-    return 8 + len(raw) + at
+        f.write(raw)
+        f.truncate(len(raw) + at)
+    return len(raw) + at
 
 
 @pytest.mark.parametrize("source,to", [("in-out", "merged"), ("merged", "in-out"), ("merged", "merged"),
@@ -50,7 +44,7 @@ def test_marked_bytes(mount, tmp_path, source, to):
     assert size > 1 << 32 and path.stat().st_blocks * 512 < 1 << 20, "this file system has no sparse files"
     (src / "config.json").write_text(json.dumps({"model_type": "qwen3_vl_moe", "num_experts": EXPERTS}))
 
-    header = header_of(path)
+    tensors = read_header(path).tensors
     marks = {}  # (proj, expert, inner, hidden) -> byte; inner counts gate's rows, then up's
     corners = [("gate_up", e, i, h) for e in (0, EXPERTS - 1) for i in (0, INNER - 1, INNER, 2 * INNER - 1)
                for h in (0, HIDDEN - 1)]
@@ -58,28 +52,28 @@ def test_marked_bytes(mount, tmp_path, source, to):
     spots = [(proj, rng.randrange(EXPERTS), rng.randrange(INNER * (1 + (proj == "gate_up"))), rng.randrange(HIDDEN))
              for proj in ("gate_up", "down") for _ in range(4)]
 
-    def offset(layout, headers, proj, e, i, h):
+    def offset(layout, tensors, proj, e, i, h):
         if layout == "per-expert":
             part = ("gate", "up")[i // INNER] if proj == "gate_up" else "down"
-            t = headers[f"{BLOCK}.experts.{e}.{part}_proj.weight"]
+            _, (_, columns), begin, _ = tensors[f"{BLOCK}.experts.{e}.{part}_proj.weight"]
             row, column = (h, i) if part == "down" else (i % INNER, h)
-            return headers["data"] + t["data_offsets"][0] + row * t["shape"][1] + column
+            return begin + row * columns + column
         inner_outside = (proj == "gate_up") == (layout == "merged")
-        return place(headers, f"{BLOCK}.experts.{proj}_proj", e, *((i, h) if inner_outside else (h, i)))
+        return place(tensors, f"{BLOCK}.experts.{proj}_proj", e, *((i, h) if inner_outside else (h, i)))
 
     with open(path, "r+b") as f:
         for spot in corners + spots:
             marks[spot] = rng.randrange(1, 256)
-            f.seek(offset(source, header, *spot))
+            f.seek(offset(source, tensors, *spot))
             f.write(bytes([marks[spot]]))
     with mount(src, "--to", to) as m:
-        got = header_of(m / "model.safetensors")
+        got = read_header(m / "model.safetensors")
         fd = os.open(m / "model.safetensors", os.O_RDONLY | os.O_DIRECT)
         assert os.fstat(fd).st_size > 1 << 32
-        where = {offset(to, got, *spot): byte for spot, byte in marks.items()}
+        where = {offset(to, got.tensors, *spot): byte for spot, byte in marks.items()}
         assert max(where) > 1 << 32
         for at in where:
-            begin = max(at - 2, got["data"])
+            begin = max(at - 2, got.data)
             want = bytes(where.get(k, 0) for k in range(begin, min(at + 3, os.fstat(fd).st_size)))
             assert os.pread(fd, len(want), begin) == want, at
         os.close(fd)

@@ -2,12 +2,12 @@
 
 import json
 import os
-import struct
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import numpy as np
 import pytest
+from headers import parse_header
 from safetensors.numpy import save_file
 
 EXPERTS, INNER, HIDDEN = 2, 2200, 2064  # a gate_up of 18 MB, four parts, and rows that no tile divides
@@ -64,10 +64,8 @@ def read_at_once(path):
 
 
 def take(data, name):
-    length = struct.unpack("<Q", data[:8])[0]
-    entry = json.loads(data[8 : 8 + length])[name]
-    begin, end = (8 + length + offset for offset in entry["data_offsets"])
-    return np.frombuffer(data, np.uint16, (end - begin) // 2, begin).reshape(entry["shape"])
+    _, shape, begin, end = parse_header(data).tensors[name]
+    return np.frombuffer(data, np.uint16, (end - begin) // 2, begin).reshape(shape)
 
 
 @pytest.mark.parametrize("source,to", [pair for pair in product(("per-expert", *FUSED), FUSED) if len({*pair}) == 2])

@@ -8,15 +8,12 @@ import pytest
 
 import oracle
 from checkpoints import LAYOUTS, make
+from headers import read_header
 
 
 def header_of(path):
-    raw = path.read_bytes()
-    n = int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8:8 + n])
-    header.pop("__metadata__", None)
-    return {name: (t["dtype"], t["shape"], 8 + n + t["data_offsets"][0], t["data_offsets"][1] - t["data_offsets"][0])
-            for name, t in header.items()}
+    """{name: (dtype, shape, offset in the file, length)}"""
+    return {name: (t.dtype, t.shape, t.begin, t.end - t.begin) for name, t in read_header(path).tensors.items()}
 
 
 def plan(run_moefs, src, *options):

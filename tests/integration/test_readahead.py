@@ -5,13 +5,11 @@ test and is cached all the same was populated for it.
 """
 
 import ctypes
-import json
 import mmap
 import os
 import random
 import re
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -21,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import is_mounted, wait_until
+from headers import parse_header
 from test_first_run import assert_same, put_together, read_tensors, take_apart
 from mounting import alive, in_namespace, mount_descriptor, user_files
 from mounting import public  # noqa: F401 (a fixture)
@@ -140,11 +139,8 @@ def tensors_of(directory, way):
     tensors = {}
     for path in sorted(Path(directory).glob("*.safetensors")):
         data = way(path)
-        (length,) = struct.unpack_from("<Q", data)
-        for name, entry in json.loads(data[8 : 8 + length]).items():
-            if name != "__metadata__":
-                begin, end = (8 + length + offset for offset in entry["data_offsets"])
-                tensors[name] = np.frombuffer(data[begin:end], np.uint16).reshape(entry["shape"])
+        for name, (_, shape, begin, end) in parse_header(data).tensors.items():
+            tensors[name] = np.frombuffer(data[begin:end], np.uint16).reshape(shape)
     return tensors
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from headers import read_header
 
 HUB = {"qwen3_moe": "per-expert", "qwen3_vl_moe": "in-out", "qwen3_5_moe": "merged"}
 ARCHITECTURES = tuple(HUB)
@@ -20,19 +21,16 @@ LAYOUTS = ("per-expert", "merged", "stacked", "in-out")
 SIZES = ((8, 48, 64), (3, 5, 7), (4, 4, 8), (3, 6, 6), (1, 5, 8))
 
 
-def read_header(path):
+def check_header(path):
     """{name: (shape, begin, end)}, offsets in the file; the format's rules for order and size are checked."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    assert header.pop("__metadata__") == {"format": "pt"}
-    at = 8 + length
+    header = read_header(path)
+    assert header.metadata == {"format": "pt"}
+    at = header.data
     tensors = {}
-    for name, entry in header.items():
-        begin, end = (offset + 8 + length for offset in entry["data_offsets"])
-        assert (entry["dtype"], begin) == ("BF16", at)
-        assert end - begin == 2 * np.prod(entry["shape"], dtype=np.int64)
-        tensors[name] = (tuple(entry["shape"]), begin, end)
+    for name, (dtype, shape, begin, end) in header.tensors.items():
+        assert (dtype, begin) == ("BF16", at)
+        assert end - begin == 2 * np.prod(shape, dtype=np.int64)
+        tensors[name] = (tuple(shape), begin, end)
         at = end
     assert at == path.stat().st_size
     return tensors
@@ -40,7 +38,7 @@ def read_header(path):
 
 def read_headers(directory):
     """The same of all weight files, which the index must agree with: {file: {name: ...}}."""
-    files = {path.name: read_header(path) for path in sorted(directory.glob("*.safetensors"))}
+    files = {path.name: check_header(path) for path in sorted(directory.glob("*.safetensors"))}
     if list(files) != ["model.safetensors"]:
         index = json.loads((directory / "model.safetensors.index.json").read_text())
         assert index["weight_map"] == {name: file for file, tensors in files.items() for name in tensors}
@@ -242,7 +240,7 @@ def test_sparse_differs_in_nothing_but_the_weights(sample):
     full, sparse = sample("qwen3_vl_moe", "--layout", "v5"), sample("qwen3_vl_moe", "--layout", "v5", "--sparse")
     for path in full.iterdir():
         if path.suffix == ".safetensors":
-            assert read_header(path) == read_header(sparse / path.name)
+            assert check_header(path) == check_header(sparse / path.name)
         else:
             assert path.read_bytes() == (sparse / path.name).read_bytes()
     assert all(not bits.any() for bits in read_tensors(sparse).values())

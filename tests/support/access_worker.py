@@ -4,13 +4,14 @@ usage: access_worker.py SEED SECONDS MIN_READS GOT WANT   (two directories that 
 Prints the number of reads; on a difference says where, and exits with 1. No pytest here: it must start fast, and it
 must be killable when a page fault on the mount hangs.
 """
-import json
 import mmap
 import os
 import random
 import sys
 import time
 from pathlib import Path
+
+from headers import read_header
 
 PAGE = 4096
 
@@ -20,21 +21,16 @@ def borders(path):
     size = os.path.getsize(path)
     found = {0, 8, size}
     if path.suffix == ".safetensors":
-        with open(path, "rb") as f:
-            n = int.from_bytes(f.read(8), "little")
-            header = json.loads(f.read(n))
-        found.add(8 + n)
-        for name, tensor in header.items():
-            if name == "__metadata__":
-                continue
-            begin, end = tensor["data_offsets"]
-            found |= {8 + n + begin, 8 + n + end}
-            if len(tensor["shape"]) == 3 and end > begin:
-                experts, rows, _ = tensor["shape"]
+        header = read_header(path)
+        found.add(header.data)
+        for _, shape, begin, end in header.tensors.values():
+            found |= {begin, end}
+            if len(shape) == 3 and end > begin:
+                experts, rows, _ = shape
                 slab = (end - begin) // experts
-                found |= {8 + n + begin + e * slab for e in range(experts)}
-                found |= {8 + n + begin + e * slab + slab // 2 for e in range(experts)}
-                found |= {8 + n + begin + r * (slab // rows) for r in range(min(rows, 8))}
+                found |= {begin + e * slab for e in range(experts)}
+                found |= {begin + e * slab + slab // 2 for e in range(experts)}
+                found |= {begin + r * (slab // rows) for r in range(min(rows, 8))}
     for step in (PAGE, 1 << 16, 1 << 17, 1 << 20):
         found |= {k * step for k in range(size // step + 1)} if size // step < 64 else \
                  {random.randrange(size // step) * step for _ in range(64)}

@@ -6,12 +6,12 @@ are random bytes of each dtype (NaN payloads included), so that a byte in the wr
 import json
 import random
 import re
-import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from headers import pack_header
 from safetensors.torch import save_file
 
 LAYOUTS = ("per-expert", "stacked", "merged", "in-out")
@@ -285,4 +285,4 @@ def write_shard(path, tensors, *, metadata=None, padding=0, indent=None):
 
 def write_raw(path, header, data=b"", length=None):
     """Any bytes in the places of a safetensors file's parts."""
-    Path(path).write_bytes(struct.pack("<Q", len(header) if length is None else length) + header + data)
+    Path(path).write_bytes(pack_header(header, length) + data)

@@ -1,52 +1,41 @@
 """What the tests of mounts share: a source, a mount point, users, daemons and the device."""
 
 import ctypes
-import json
 import os
 import shutil
 import signal
 import stat
-import struct
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+import raw
 from conftest import is_mounted, start_watchdog, stop_watchdog, wait_until
 
 EXPERTS, INNER, HIDDEN = 3, 4, 6
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def write_safetensors(path, tensors):
-    """{name: (shape, bytes)} of U8."""
-    header, offset = {"__metadata__": {"format": "pt"}}, 0
-    for name, (shape, data) in tensors.items():
-        header[name] = {"dtype": "U8", "shape": shape, "data_offsets": [offset, offset + len(data)]}
-        offset += len(data)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(data for _, data in tensors.values()))
-
-
 def write_checkpoint(directory):
     """A per-expert qwen3_moe of two layers in two shards, with a subdirectory."""
-    directory.mkdir(parents=True)
-    weight_map = {}
+    rng = np.random.default_rng()
+    shards = {}
     for layer in range(2):
-        tensors = {f"model.layers.{layer}.norm.weight": ([HIDDEN], bytes(range(HIDDEN)))}
+        tensors = {f"model.layers.{layer}.norm.weight": raw.random_tensor(rng, "U8", (HIDDEN,))}
         for expert in range(EXPERTS):
-            for proj, shape in (("gate", [INNER, HIDDEN]), ("up", [INNER, HIDDEN]), ("down", [HIDDEN, INNER])):
+            for proj, shape in (("gate", (INNER, HIDDEN)), ("up", (INNER, HIDDEN)), ("down", (HIDDEN, INNER))):
                 name = f"model.layers.{layer}.mlp.experts.{expert}.{proj}_proj.weight"
-                tensors[name] = (shape, os.urandom(INNER * HIDDEN))
-        shard = f"model-{layer + 1:05d}-of-00002.safetensors"
-        write_safetensors(directory / shard, tensors)
-        weight_map.update(dict.fromkeys(tensors, shard))
-    (directory / "model.safetensors.index.json").write_text(
-        json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map})
-    )
-    config = {"model_type": "qwen3_moe", "num_experts": EXPERTS, "num_hidden_layers": 2}
-    (directory / "config.json").write_text(json.dumps(config))
+                tensors[name] = raw.random_tensor(rng, "U8", shape)
+        shards[f"model-{layer + 1:05d}-of-00002.safetensors"] = tensors
+    raw.Checkpoint(
+        {"model_type": "qwen3_moe", "num_experts": EXPERTS, "num_hidden_layers": 2},
+        {name: tensor for tensors in shards.values() for name, tensor in tensors.items()},
+        {file: list(tensors) for file, tensors in shards.items()},
+    ).write(directory)
+    for file in shards:
+        (directory / file).chmod(0o644)  # the writer makes it 0600
     (directory / "tokenizer.json").write_bytes(os.urandom(3_000_000))
     (directory / "assets" / "deep").mkdir(parents=True)
     (directory / "assets" / "deep" / "note.txt").write_text("hello")

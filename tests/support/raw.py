@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from headers import parse_header
 from safetensors import TensorSpec, serialize_file
 
 # safetensors' name in files -> (the name that its writer takes, what stands for an element here)
@@ -71,16 +72,10 @@ def write_file(path, tensors):
 
 def read_file(path):
     raw = Path(path).read_bytes()
-    n = int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8 : 8 + n])
-    header.pop("__metadata__", None)
-    found = {}
-    for name, t in header.items():
-        begin, end = t["data_offsets"]
-        found[name] = Tensor(
-            t["dtype"], np.frombuffer(raw[8 + n + begin : 8 + n + end], DTYPES[t["dtype"]][1]).reshape(t["shape"])
-        )
-    return found
+    return {
+        name: Tensor(dtype, np.frombuffer(raw[begin:end], DTYPES[dtype][1]).reshape(shape))
+        for name, (dtype, shape, begin, end) in parse_header(raw).tensors.items()
+    }
 
 
 def read_directory(directory):
