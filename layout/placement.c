@@ -3,8 +3,8 @@
 #include "layout/base/checked.h"
 #include "layout/base/hash.h"
 #include "layout/format/natural.h"
+#include "layout/format/shards.h"
 
-#include <stdio.h>
 #include <string.h>
 
 struct name_entry {
@@ -16,8 +16,7 @@ struct name_entry {
 struct placing {
     const struct checkpoint *checkpoint;
     struct plan *plan;
-    struct planned_tensor
-        *tensors; /* compiled, then sorted by home and place; .file is the home until then */
+    struct planned_tensor *tensors; /* as compiled, then by home and place; .file is the home until then */
     uint32_t n_tensors;
     const struct extent *extents;
     const bool *passes;
@@ -91,40 +90,20 @@ static int compare_natural(const void *a, const void *b)
                            ((const struct planned_tensor *)b)->info.name);
 }
 
-/* Files are numbered as they are closed; the one being filled has no number yet. */
 static void deal_out(struct placing *p, uint64_t limit)
 {
-    const uint32_t filling = UINT32_MAX;
-    uint32_t n = 0, first = 0;
-    uint64_t size = 0;
+    cleanup_free uint64_t *lengths = xreallocarray(NULL, p->n_tensors, sizeof *lengths);
+    cleanup_free uint32_t *shard_of = xreallocarray(NULL, p->n_tensors, sizeof *shard_of);
 
     if (p->n_tensors > 0)
         qsort(p->tensors, p->n_tensors, sizeof *p->tensors, compare_natural);
-    for (uint32_t i = 0; i <= p->n_tensors; i++) {
-        bool last = i == p->n_tensors;
-        if (!last && p->tensors[i].length > limit) {
-            p->tensors[i].file = n++;
-            continue;
-        }
-        if (last || p->tensors[i].length > limit - size) {
-            bool any = false;
-            for (uint32_t k = first; k < i; k++)
-                if (p->tensors[k].file == filling) {
-                    p->tensors[k].file = n;
-                    any = true;
-                }
-            n += any;
-            first = i;
-            size = 0;
-        }
-        if (!last) {
-            p->tensors[i].file = filling;
-            size += p->tensors[i].length;
-        }
-    }
-    make_homes(p, n);
     for (uint32_t i = 0; i < p->n_tensors; i++)
-        p->counts[p->tensors[i].file]++;
+        lengths[i] = p->tensors[i].length;
+    make_homes(p, shards_deal_out(lengths, p->n_tensors, limit, shard_of));
+    for (uint32_t i = 0; i < p->n_tensors; i++) {
+        p->tensors[i].file = shard_of[i];
+        p->counts[shard_of[i]]++;
+    }
 }
 
 /* Which homes are kept, and under which names. */
@@ -140,17 +119,14 @@ static void name_files(struct placing *p)
     for (uint32_t h = 0, f = 0; h < p->n_homes; h++) {
         if (p->counts[h] == 0 && !p->verbatim[h])
             continue;
-        char name[64];
+        char name[SHARD_NAME_SIZE];
         struct planned_file *file = &plan->files[f++];
         *file = (struct planned_file){.verbatim_shard = p->verbatim[h] ? h : PLAN_NO_SHARD};
         if (p->mirrors && n == p->n_homes) {
             file->name = p->checkpoint->shards[h].name;
             continue;
         }
-        if (n == 1)
-            snprintf(name, sizeof name, "model.safetensors");
-        else
-            snprintf(name, sizeof name, "model-%05u-of-%05u.safetensors", f, n);
+        shards_name(f - 1, n, name);
         file->name = arena_strdup(&plan->arena, name);
     }
 }

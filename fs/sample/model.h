@@ -64,8 +64,7 @@ int sample_model_build(const struct sample_request *request, struct sample_model
 void sample_model_free(struct sample_model *model);
 
 /* Cuts model.tensors, which must be in natural order, into shards: n_shards runs of about equal bytes, or
- * (n_shards 0) as many as it takes when none may exceed max_size bytes of tensors, as huggingface_hub's split
- * does; a tensor larger than that has a shard of its own. */
+ * (n_shards 0) as shards_deal_out() deals them out when none may exceed max_size bytes of tensors. */
 int sample_shards_cut(struct sample_model *model, uint64_t n_shards, uint64_t max_size, struct error *err);
 
 #endif

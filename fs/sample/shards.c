@@ -1,41 +1,49 @@
+/* A sample's tensors cut into weight files, and each file's header. */
 #include "model.h"
+#include "layout/format/shards.h"
 
 #include <inttypes.h>
-#include <stdio.h>
+#include <string.h>
 
-/* The number of tensors of the shard that begins at tensors[first]. */
-static uint32_t fill_to_limit(const struct sample_model *model, uint32_t first, uint64_t max_size)
+/* n_shards runs of about equal bytes: each takes tensors up to the one whose middle passes the mean of what
+ * is left. */
+static void cut_evenly(const struct sample_model *model, uint32_t n_shards, uint32_t *shard_of)
 {
-    uint64_t size = model->tensors[first].length;
-    uint32_t n = 1;
+    uint64_t bytes_left = model->total_size;
+    uint32_t first = 0;
 
-    while (first + n < model->n_tensors && size <= max_size &&
-           model->tensors[first + n].length <= max_size - size)
-        size += model->tensors[first + n++].length;
-    return n;
+    for (uint32_t s = 0; s < n_shards; s++) {
+        uint32_t left = n_shards - s, n = 0;
+        uint32_t most = model->n_tensors - first - (left - 1); /* one tensor for each of the others */
+        uint64_t mean = bytes_left / left, size = 0;
+        while (n < most && (left == 1 || n == 0 || size + model->tensors[first + n].length / 2 <= mean)) {
+            shard_of[first + n] = s;
+            size += model->tensors[first + n++].length;
+        }
+        bytes_left -= size;
+        first += n;
+    }
 }
 
-/* The same, when `left` shards have to hold what is left: up to the tensor whose middle passes the mean. */
-static uint32_t fill_to_mean(const struct sample_model *model, uint32_t first, uint64_t bytes_left,
-                             uint32_t left)
+/* Brings the tensors into the order of their shards, and counts each shard's. */
+static void sort_by_shard(struct sample_model *model, const uint32_t *shard_of)
 {
-    uint64_t mean = bytes_left / left, size = 0;
-    uint32_t n = 0, most = model->n_tensors - first - (left - 1); /* one tensor for each of the others */
-
-    if (left == 1)
-        return model->n_tensors - first;
-    while (n < most && (!n || size + model->tensors[first + n].length / 2 <= mean))
-        size += model->tensors[first + n++].length;
-    return n;
-}
-
-static uint32_t count_shards(const struct sample_model *model, uint64_t max_size)
-{
+    size_t size = model->n_tensors * sizeof *model->tensors;
+    cleanup_free struct sample_tensor *tensors = xmalloc(size);
     uint32_t n = 0;
 
-    for (uint32_t first = 0; first < model->n_tensors; n++)
-        first += fill_to_limit(model, first, max_size);
-    return n;
+    memcpy(tensors, model->tensors, size);
+    for (uint32_t i = 0; i < model->n_tensors; i++)
+        model->shards[shard_of[i]].n_tensors++;
+    for (uint32_t s = 0; s < model->n_shards; s++) {
+        model->shards[s].first_tensor = n;
+        n += model->shards[s].n_tensors;
+        model->shards[s].n_tensors = 0;
+    }
+    for (uint32_t i = 0; i < model->n_tensors; i++) {
+        struct sample_shard *shard = &model->shards[shard_of[i]];
+        model->tensors[shard->first_tensor + shard->n_tensors++] = tensors[i];
+    }
 }
 
 static int compare_writer(const void *a, const void *b)
@@ -68,33 +76,31 @@ static int lay_out(struct sample_model *model, struct sample_shard *shard, struc
 
 int sample_shards_cut(struct sample_model *model, uint64_t n_shards, uint64_t max_size, struct error *err)
 {
-    uint64_t bytes_left = model->total_size, n = n_shards ? n_shards : count_shards(model, max_size);
-    uint32_t first = 0;
+    cleanup_free uint32_t *shard_of = xreallocarray(NULL, model->n_tensors, sizeof *shard_of);
+    cleanup_free uint64_t *lengths = xreallocarray(NULL, model->n_tensors, sizeof *lengths);
+    uint64_t n = n_shards;
 
+    for (uint32_t i = 0; i < model->n_tensors; i++)
+        lengths[i] = model->tensors[i].length;
+    if (n == 0)
+        n = shards_deal_out(lengths, model->n_tensors, max_size, shard_of);
     if (n > model->n_tensors)
         return error_set(err, "%" PRIu64 " shards are more than the model's %" PRIu32 " tensors", n,
                          model->n_tensors);
     if (n > SAMPLE_SHARDS_MAX)
         return error_set(err, "%" PRIu64 " shards are more than %d", n, SAMPLE_SHARDS_MAX);
+    if (n_shards > 0)
+        cut_evenly(model, (uint32_t)n, shard_of);
     model->n_shards = (uint32_t)n;
     model->shards = arena_alloc(&model->arena, n * sizeof *model->shards);
-    for (uint32_t i = 0; i < n; i++) {
-        struct sample_shard *shard = &model->shards[i];
-        char name[64] = "model.safetensors";
-
-        if (n > 1)
-            snprintf(name, sizeof name, "model-%05" PRIu32 "-of-%05" PRIu64 ".safetensors", i + 1, n);
-        *shard = (struct sample_shard){
-            .name = arena_strdup(&model->arena, name),
-            .first_tensor = first,
-            .n_tensors = n_shards ? fill_to_mean(model, first, bytes_left, (uint32_t)n - i)
-                                  : fill_to_limit(model, first, max_size),
-        };
-        for (uint32_t k = 0; k < shard->n_tensors; k++)
-            bytes_left -= model->tensors[first + k].length;
-        if (lay_out(model, shard, err))
+    memset(model->shards, 0, n * sizeof *model->shards);
+    sort_by_shard(model, shard_of);
+    for (uint32_t s = 0; s < n; s++) {
+        char name[SHARD_NAME_SIZE];
+        shards_name(s, model->n_shards, name);
+        model->shards[s].name = arena_strdup(&model->arena, name);
+        if (lay_out(model, &model->shards[s], err) < 0)
             return -1;
-        first += shard->n_tensors;
     }
     return 0;
 }
