@@ -4,7 +4,7 @@
 
 #include <stddef.h>
 
-/* The default: see docs/performance.md for how it was chosen. */
+/* The default: see docs/measurements.md for how it was chosen. */
 #define KERNEL_READ_AHEAD_DEFAULT ((size_t)1 << 20)
 #define KERNEL_READ_AHEAD_MAX ((size_t)1 << 30)
 

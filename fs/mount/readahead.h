@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* The window kept ahead of one reader, in bytes: docs/performance.md has how the default was chosen. */
+/* The window kept ahead of one reader, in bytes: docs/measurements.md has how the default was chosen. */
 #define READAHEAD_DEFAULT ((size_t)64 << 20)
 #define READAHEAD_MIN ((size_t)1 << 20)
 #define READAHEAD_MAX ((size_t)4 << 30)

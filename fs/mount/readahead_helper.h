@@ -12,7 +12,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define READAHEAD_THREADS 2 /* docs/performance.md */
+#define READAHEAD_THREADS 2 /* docs/measurements.md */
 #define READAHEAD_SLOTS 256
 
 /* One message from the daemon: a range of a file to populate. */

@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define THREADS_MIN 32 /* each waits for the source while it reads: docs/performance.md */
+#define THREADS_MIN 32 /* each waits for the source while it reads: docs/measurements.md */
 
 /* Nothing of a mount ever changes: the kernel may keep names and attributes. Seconds; 30 years. */
 #define FOREVER 1e9

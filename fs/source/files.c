@@ -18,7 +18,7 @@
 #define HEAD_CHUNK ((size_t)64 << 10)
 
 /* The page cache is dropped in windows, not behind each read: the kernel keeps a folio of which it is told to
- * drop only a part, and RWF_DONTCACHE halves the speed (docs/performance.md). */
+ * drop only a part, and RWF_DONTCACHE halves the speed (docs/measurements.md). */
 #define WINDOW ((uint64_t)32 << 20)
 #define FOLIO_MAX ((uint64_t)2 << 20)
 #define WINDOW_STAYS (1U << 31) /* it was in the page cache before */

@@ -1,4 +1,4 @@
-/* What reading costs the source: bytes read of it for the bytes asked for, as docs/performance.md promises;
+/* What reading costs the source: bytes read of it for the bytes asked for, as docs/measurements.md promises;
  * and that a reader that would have to wait computes what comes next. */
 #include "fs/read/reader.h"
 #include "layout/base/memory.h"
