@@ -14,7 +14,7 @@ import time
 
 import pytest
 from conftest import is_mounted, mounts, wait_until
-from mounting import LIBC, NOBODY, alive, daemon, daemon_of, in_namespace, mount_descriptor, refused, user_files, write_checkpoint
+from mounting import LIBC, NOBODY, alive, daemon, daemon_of, in_namespace, mount_descriptor, refused, skip_without_mtab, user_files, write_checkpoint
 from mounting import mnt, public, src  # noqa: F401 (fixtures)
 
 # Becoming a daemon
@@ -275,6 +275,7 @@ def test_no_permission_for_the_fuse_device(moefs, src, public):
 
 def test_ordinary_user(moefs, src, public):
     """Through fusermount3: mounted, read, busy, unmounted; and one ended by a signal."""
+    skip_without_mtab()
     script = f"""
         mount --bind "$1" /dev/fuse
         {NOBODY} "$2" mount "$3" "$4"

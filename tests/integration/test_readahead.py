@@ -21,7 +21,7 @@ import pytest
 from conftest import is_mounted, wait_until
 from headers import parse_header
 from test_first_run import assert_same, put_together, read_tensors, take_apart
-from mounting import alive, in_namespace, mount_descriptor, user_files
+from mounting import alive, in_namespace, mount_descriptor, skip_without_mtab, user_files
 from mounting import public  # noqa: F401 (a fixture)
 
 MIB = 1 << 20
@@ -285,6 +285,7 @@ def test_the_helper_holds_nothing_but_its_socket(mount, src):
 
 def test_ordinary_user(moefs, src, public):  # noqa: F811
     """Mounted and read by a user other than root: the helper is the user's, too, and sees the mount."""
+    skip_without_mtab()
     script = """
         mount --bind "$1" /dev/fuse
         nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }

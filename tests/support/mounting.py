@@ -157,6 +157,12 @@ def device_node(path, mode):
     return path
 
 
+def skip_without_mtab():
+    """For tests in which an ordinary user unmounts."""
+    if not os.path.exists("/etc/mtab"):
+        pytest.skip("there is no /etc/mtab: fusermount3 cannot unmount for an ordinary user")
+
+
 def user_files(moefs, src, public, mode):
     """What an ordinary user can reach: binary, source, mount point; and a /dev/fuse."""
     mnt = public / "mnt"
