@@ -43,19 +43,13 @@ struct conversion {
     UT_array *boxes; /* struct gather_box of the slab at hand */
 };
 
-/* The stored form that holds this part and projection, and the projection's position in it. */
-static unsigned find_source_form(const struct conversion *c, enum proj proj, unsigned *position)
+/* The stored form that holds this projection, and the projection's position in it; FORMS_MAX where the
+ * checkpoint has none. */
+static unsigned find_source_form(const struct conversion *c, enum proj proj, uint8_t *position)
 {
-    const struct bound_layout *bound = c->group->bound;
+    unsigned f = bound_find_form(c->group->bound, c->form->part, proj, position);
 
-    for (unsigned f = 0; f < bound->n_forms; f++)
-        for (unsigned p = 0; p < bound->forms[f].n_projs; p++)
-            if (bound->forms[f].projs[p] == proj && bound->forms[f].part == c->form->part &&
-                c->group->n_members[f] > 0) {
-                *position = p;
-                return f;
-            }
-    return FORMS_MAX;
+    return f != FORMS_MAX && c->group->n_members[f] > 0 ? f : FORMS_MAX;
 }
 
 /* The axis of the integer in the form's names, or AXIS_NONE. */
@@ -105,7 +99,7 @@ static int add_box(struct conversion *c, enum proj proj, unsigned position, cons
                    const uint64_t values[AXIS_WORDS_MAX], const char *name, struct error *err)
 {
     const struct group *group = c->group;
-    unsigned source_position = 0;
+    uint8_t source_position = 0;
     unsigned f = find_source_form(c, proj, &source_position);
     const struct form *form = &group->bound->forms[f];
     uint8_t axis = name_axis(form);
@@ -143,7 +137,7 @@ static int add_projection(struct conversion *c, unsigned position, const bool fi
                           const uint64_t values[AXIS_WORDS_MAX], const char *name, struct error *err)
 {
     enum proj proj = c->form->projs[position];
-    unsigned unused;
+    uint8_t unused;
     unsigned f = find_source_form(c, proj, &unused);
     bool all_fixed[AXIS_WORDS_MAX];
     uint64_t all_values[AXIS_WORDS_MAX];
@@ -272,22 +266,6 @@ static void choose_slabs(struct conversion *c)
     c->n_slabs = c->group->sizes[c->slab_axis];
 }
 
-/* The target's name for the integer `value`. */
-static const char *target_name(const struct conversion *c, uint64_t value, struct arena *arena)
-{
-    const struct name_template *name = &c->form->name;
-    uint64_t values[TEMPLATE_HOLES_MAX] = {0};
-
-    for (unsigned h = 0; h < name->n_holes; h++) {
-        uint64_t word = c->group->word;
-        values[h] = name->holes[h].kind == HOLE_WORD ? word
-                    : name->holes[h].kind == HOLE_COMPOSITE
-                        ? word * c->group->sizes[name->holes[h].axis] + value
-                        : value;
-    }
-    return template_format(name, c->target->block, values, arena);
-}
-
 /* One target tensor; value: the integer in its name. */
 static int compile_tensor(struct conversion *c, uint64_t value, const struct planned_tensor *pattern,
                           struct compile_output *output, struct error *err)
@@ -298,7 +276,8 @@ static int compile_tensor(struct conversion *c, uint64_t value, const struct pla
     uint64_t slab_length = tensor.length / c->n_slabs;
     uint8_t axis = name_axis(c->form);
 
-    tensor.info.name = target_name(c, value, output->arena);
+    tensor.info.name = template_name(&c->form->name, c->target->block, c->group->word, c->group->sizes, value,
+                                     output->arena);
     tensor.first_extent = utarray_len(output->extents);
     if (axis != AXIS_NONE) {
         fixed[axis] = true;
@@ -371,7 +350,7 @@ static int check_grains(const struct conversion *c, struct error *err)
 static int check_axes(const struct conversion *c, struct error *err)
 {
     const struct axis_words *words = &c->layouts->words;
-    unsigned position;
+    uint8_t position;
 
     for (unsigned p = 0; p < c->form->n_projs; p++) {
         unsigned f = find_source_form(c, c->form->projs[p], &position);

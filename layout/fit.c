@@ -63,18 +63,17 @@ static int split_composites(const struct fitting *f, struct hit *hits, size_t n)
     return 0;
 }
 
-/* A name of form f that is missing. */
+/* The name of form `form` that is missing; count: integers that there should be. */
 static const char *missing_name(const struct fitting *f, unsigned form, uint8_t word, uint64_t value,
                                 uint64_t count)
 {
     const struct name_template *name = &f->bound->forms[form].name;
-    uint64_t values[TEMPLATE_HOLES_MAX] = {0};
+    int hole = template_integer_hole(name);
+    uint64_t sizes[AXIS_WORDS_MAX] = {0};
 
-    for (unsigned h = 0; h < name->n_holes; h++)
-        values[h] = name->holes[h].kind == HOLE_WORD        ? word
-                    : name->holes[h].kind == HOLE_COMPOSITE ? word * count + value
-                                                            : value;
-    return template_format(name, f->block, values, f->arena);
+    if (hole >= 0)
+        sizes[name->holes[hole].axis] = count;
+    return template_name(name, f->block, word, sizes, value, f->arena);
 }
 
 /* Whether the checkpoint has anything of the part. */

@@ -130,6 +130,17 @@ bool layouts_is_packed(const struct layouts *layouts, uint8_t part)
     return strcmp(layouts->parts[part], "packed") == 0;
 }
 
+unsigned bound_find_form(const struct bound_layout *bound, uint8_t part, enum proj proj, uint8_t *position)
+{
+    for (unsigned f = 0; f < bound->n_forms; f++)
+        for (unsigned p = 0; p < bound->forms[f].n_projs; p++)
+            if (bound->forms[f].part == part && bound->forms[f].projs[p] == proj) {
+                *position = (uint8_t)p;
+                return f;
+            }
+    return FORMS_MAX;
+}
+
 bool bound_has_part(const struct bound_layout *bound, uint8_t part)
 {
     for (unsigned f = 0; f < bound->n_forms; f++)

@@ -148,6 +148,10 @@ bool layouts_is_main(const struct layouts *layouts, uint8_t part);
 /* Whether a part stands in for the weights where there are none: their bits, packed into integers. */
 bool layouts_is_packed(const struct layouts *layouts, uint8_t part);
 
+/* The form that holds this projection of the part, and the projection's position in it; FORMS_MAX where the
+ * layout has none. */
+unsigned bound_find_form(const struct bound_layout *bound, uint8_t part, enum proj proj, uint8_t *position);
+
 /* Whether the layout describes the part at all. */
 bool bound_has_part(const struct bound_layout *bound, uint8_t part);
 

@@ -173,6 +173,26 @@ const char *template_format(const struct name_template *t, const char *block, co
     return copy;
 }
 
+const char *template_name(const struct name_template *t, const char *block, uint8_t word,
+                          const uint64_t sizes[AXIS_WORDS_MAX], uint64_t value, struct arena *arena)
+{
+    uint64_t values[TEMPLATE_HOLES_MAX] = {0};
+
+    for (unsigned h = 0; h < t->n_holes; h++)
+        switch (t->holes[h].kind) {
+        case HOLE_WORD:
+            values[h] = word;
+            break;
+        case HOLE_INTEGER:
+            values[h] = value;
+            break;
+        case HOLE_COMPOSITE:
+            values[h] = word * sizes[t->holes[h].axis] + value;
+            break;
+        }
+    return template_format(t, block, values, arena);
+}
+
 int template_integer_hole(const struct name_template *t)
 {
     for (int i = 0; i < t->n_holes; i++)

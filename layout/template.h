@@ -58,6 +58,12 @@ bool template_match_stem(const struct name_template *t, const char *stem, size_t
 const char *template_format(const struct name_template *t, const char *block, const uint64_t *values,
                             struct arena *arena);
 
+/* The name of the tensor with this integer, for one value (word) of the enumerated axis: both are left out where
+ * the template has no hole for them. sizes: of the axes; a composite's integer counts through its axis once for
+ * each word. */
+const char *template_name(const struct name_template *t, const char *block, uint8_t word,
+                          const uint64_t sizes[AXIS_WORDS_MAX], uint64_t value, struct arena *arena);
+
 /* The hole that holds an integer (alone or in a composite), or -1: its axis is in names. */
 int template_integer_hole(const struct name_template *t);
 /* The hole that holds the enumerated axis (as a word or in a composite), or -1. */

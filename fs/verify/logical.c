@@ -55,20 +55,6 @@ void logical_locate(const struct verify *verify, const struct logical_group *gro
 
 /* ---- names ---- */
 
-/* The name of the tensor that holds integer `value`; in the arena. */
-static const char *format_name(const struct name_template *name, const struct group *group, const char *block,
-                               uint64_t value, struct arena *arena)
-{
-    uint64_t values[TEMPLATE_HOLES_MAX] = {0};
-
-    for (unsigned h = 0; h < name->n_holes; h++)
-        values[h] = name->holes[h].kind == HOLE_WORD ? group->word
-                    : name->holes[h].kind == HOLE_COMPOSITE
-                        ? group->word * group->sizes[name->holes[h].axis] + value
-                        : value;
-    return template_format(name, block, values, arena);
-}
-
 char *logical_name(const struct verify *verify, const struct logical_group *group,
                    const struct logical_form *form, uint64_t expert)
 {
@@ -76,7 +62,8 @@ char *logical_name(const struct verify *verify, const struct logical_group *grou
     struct arena arena = {0};
 
     (void)verify;
-    const char *name = format_name(form->name, group->group, group->group->block, expert, &arena);
+    const char *name = template_name(form->name, group->group->block, group->group->word, group->group->sizes,
+                                     expert, &arena);
     size_t length = strlen(name);
     if (form->part_name && length > strlen(ending) && strcmp(name + length - strlen(ending), ending) == 0)
         length -= strlen(ending);
@@ -110,18 +97,6 @@ bool verify_takes(const struct verify *verify, const char *name)
 
 /* ---- forms ---- */
 
-/* The form that holds (part, proj), or FORMS_MAX. */
-static unsigned find_form(const struct bound_layout *bound, unsigned part, unsigned proj, uint8_t *position)
-{
-    for (unsigned f = 0; f < bound->n_forms; f++)
-        for (unsigned i = 0; i < bound->forms[f].n_projs; i++)
-            if (bound->forms[f].part == part && bound->forms[f].projs[i] == proj) {
-                *position = (uint8_t)i;
-                return f;
-            }
-    return FORMS_MAX;
-}
-
 /* The axes of the form that are a logical tensor's: all but the projection and the expert's number. */
 static uint8_t matrix_axes(const struct form *form, uint8_t number_axis, uint8_t axis[AXES_DIMS_MAX])
 {
@@ -154,7 +129,7 @@ static void set_axes(const struct verify *verify, const struct logical_group *gr
     uint8_t axis[AXES_DIMS_MAX], position;
 
     form->n_axes = matrix_axes(stored, form->number_axis, form->axis);
-    unsigned f = find_form(per_expert, form->part, form->proj, &position);
+    unsigned f = bound_find_form(per_expert, form->part, form->proj, &position);
     uint8_t n = f < FORMS_MAX ? matrix_axes(&per_expert->forms[f], form->number_axis, axis) : 0;
     if (f < FORMS_MAX && same_axes(axis, n, form->axis, form->n_axes)) {
         memcpy(form->axis, axis, n);
@@ -176,11 +151,11 @@ static int add_form(const struct verify *verify, struct logical_group *group,
 
     *form = (struct logical_form){
         .part = (uint8_t)part, .proj = (uint8_t)proj, .number_axis = AXIS_NONE, .count = 1};
-    const unsigned from = find_form(group->bound[0], part, proj, &form->at[0].position);
+    const unsigned from = bound_find_form(group->bound[0], (uint8_t)part, proj, &form->at[0].position);
     if (from == FORMS_MAX || group->group->n_members[from] == 0)
         return 0;
-    const unsigned to = find_form(group->bound[1], part, proj, &form->at[1].position);
-    const unsigned main_form = find_form(per_expert, 0, proj, &position);
+    const unsigned to = bound_find_form(group->bound[1], (uint8_t)part, proj, &form->at[1].position);
+    const unsigned main_form = bound_find_form(per_expert, 0, proj, &position);
     if (to == FORMS_MAX || main_form == FORMS_MAX)
         return -1;
     form->at[0].form = (uint8_t)from;
@@ -268,10 +243,11 @@ static void find_exposed_members(struct verify *verify, struct logical_group *gr
         if (!axes_shape(&form->axes, &verify->layouts->words, group->group->sizes, form->n_projs, shape))
             continue;
         group->members[s][f] = arena_alloc(&verify->arena, n * sizeof *group->members[s][f]);
-        for (uint64_t v = 0; v < n; v++)
-            group->members[s][f][v] =
-                claim(verify, s, format_name(&form->name, group->group, group->block, v, &verify->arena),
-                      shape, form->axes.n_dims, dtype, group->order);
+        for (uint64_t v = 0; v < n; v++) {
+            const char *name = template_name(&form->name, group->block, group->group->word,
+                                             group->group->sizes, v, &verify->arena);
+            group->members[s][f][v] = claim(verify, s, name, shape, form->axes.n_dims, dtype, group->order);
+        }
     }
 }
 
