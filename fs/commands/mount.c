@@ -11,6 +11,7 @@
 #include "fs/read/reader.h"
 #include "fs/mount/session.h"
 #include "fs/source/fault.h"
+#include "fs/source/files.h"
 #include "fs/view/tree.h"
 
 #include <errno.h>
@@ -298,23 +299,22 @@ static void become_ready(void *context)
     }
 }
 
-static struct source *open_source(struct mount *mount, struct error *err)
+/* Puts what is asked for over the directory's files. */
+static int layer_source(struct mount *mount, struct error *err)
 {
     const char *fault = getenv(FAULT_VARIABLE);
-    struct source *files = directory_source(&mount->directory, err);
+    struct directory *directory = &mount->directory;
 
-    if (files && !mount->options.keep_source_cache && source_files_drop_cache(files) < 0) {
-        error_set(err, "out of memory");
-        source_close(files);
-        return NULL;
-    }
-    if (!files || !fault || !*fault)
-        return files;
+    if (!mount->options.keep_source_cache && source_files_drop_cache(directory->source) < 0)
+        return error_set(err, "out of memory");
+    if (!fault || !*fault)
+        return 0;
     log_line(LOG_LEVEL_WARNING, FAULT_VARIABLE " is set: reads will fail as it says");
-    struct source *faulty = source_fault_open(files, fault, err);
+    struct source *faulty = source_fault_open(directory->source, fault, err);
     if (!faulty)
-        source_close(files);
-    return faulty;
+        return -1;
+    directory->source = faulty;
+    return 0;
 }
 
 /* The helper, which must not have what the daemon is yet to open. NULL: off, and the log says why. */
@@ -345,22 +345,21 @@ static int serve(struct mount *mount, struct error *err)
     struct session *session = NULL;
     int result = -1;
     struct readahead *readahead = start_readahead(mount);
-    struct source *source = open_source(mount, err);
-    const struct session_options options = {.readahead = readahead,
-                                            .fuse = mount->fuse_options,
-                                            .each_asks = mount->allow_root,
-                                            .kernel_read_ahead = mount->options.kernel_read_ahead,
-                                            .passthrough =
-                                                mount->options.passthrough ? mount->directory.n_files : 0};
+    const struct session_options options = {
+        .readahead = readahead,
+        .fuse = mount->fuse_options,
+        .each_asks = mount->allow_root,
+        .kernel_read_ahead = mount->options.kernel_read_ahead,
+        .passthrough = mount->options.passthrough ? mount->directory.source->n_files : 0};
 
-    if (!source)
+    if (layer_source(mount, err) < 0)
         goto out;
-    reader = reader_new(&mount->plan, source, mount->options.cache_size);
+    reader = reader_new(&mount->plan, mount->directory.source, mount->options.cache_size);
     if (!reader) {
         error_set(err, "not enough memory for a cache of %zu bytes", mount->options.cache_size);
         goto out;
     }
-    session = session_new(&mount->plan, &mount->tree, reader, source, &options, err);
+    session = session_new(&mount->plan, &mount->tree, reader, mount->directory.source, &options, err);
     if (!session || session_mount(session, mount->mount_point, err) < 0)
         goto out;
     result = session_serve(session, become_ready, mount, err);
@@ -369,7 +368,6 @@ out:
     session_free(session);
     readahead_free(readahead);
     reader_free(reader);
-    source_close(source);
     return result;
 }
 

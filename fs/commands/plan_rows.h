@@ -8,7 +8,7 @@
 
 struct plan_arguments {
     struct plan_options plan;
-    struct directory_options directory;
+    struct scan_options directory;
     const char **exclude; /* what directory.exclude points to; owned */
 };
 

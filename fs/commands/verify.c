@@ -77,7 +77,6 @@ static const struct option_row verify_rows[] = {
 struct opened {
     struct directory source_directory, other_directory;
     struct plan plan;
-    struct source *source, *other;
     struct reader *reader;
 };
 
@@ -89,28 +88,20 @@ static int open_source(struct opened *opened, const struct verify_command *optio
     if (plan_build(&opened->source_directory.checkpoint, &options->plan.plan, &opened->plan, err) < 0)
         return -1;
     messages_print_notes(&opened->plan.notes);
-    opened->source = directory_source(&opened->source_directory, err);
-    if (!opened->source)
-        return -1;
-    opened->reader = reader_new(&opened->plan, opened->source, CACHE_SIZE);
+    opened->reader = reader_new(&opened->plan, opened->source_directory.source, CACHE_SIZE);
     return opened->reader ? 0 : error_set(err, "out of memory");
 }
 
 static int open_other(struct opened *opened, const char *path, struct error *err)
 {
-    const struct directory_options options = {.follow_symlinks = true};
+    const struct scan_options options = {.follow_symlinks = true};
 
-    if (directory_open(path, &options, &opened->other_directory, err) < 0)
-        return -1;
-    opened->other = directory_source(&opened->other_directory, err);
-    return opened->other ? 0 : -1;
+    return directory_open(path, &options, &opened->other_directory, err);
 }
 
 static void close_all(struct opened *opened)
 {
     reader_free(opened->reader);
-    source_close(opened->source);
-    source_close(opened->other);
     plan_free(&opened->plan);
     directory_close(&opened->source_directory);
     directory_close(&opened->other_directory);
@@ -125,11 +116,9 @@ static int verify_directories(const struct verify_command *options, struct error
         (!options->verify.other || open_other(&opened, options->verify.other, err) == 0)) {
         const struct verify_input input = {.plan_options = &options->plan.plan,
                                            .source_directory = &opened.source_directory,
-                                           .source = opened.source,
                                            .plan = &opened.plan,
                                            .reader = opened.reader,
-                                           .other_directory = &opened.other_directory,
-                                           .other = opened.other};
+                                           .other_directory = &opened.other_directory};
         const int found = verify_run(&options->verify, &input, err);
         status = found < 0 ? EXIT_REFUSED : found > 0 ? EXIT_DIFFERENT : EXIT_OK;
     }

@@ -3,6 +3,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <xxhash.h>
 
 /* Four BF16 at a time: of each 16 random bits these stay, and the base is added to them. */
@@ -14,6 +15,7 @@
 
 struct source_sample {
     struct source source;
+    struct source_info *files; /* source.files */
     const struct sample_model *model;
     uint64_t seed;
 };
@@ -105,26 +107,32 @@ static int sample_pread(struct source *source, uint32_t file, uint64_t offset, v
     return 0;
 }
 
-static const char *sample_name(struct source *source, uint32_t file)
-{
-    return ((const struct source_sample *)source)->model->shards[file].name;
-}
-
 static void sample_close(struct source *source)
 {
-    free(source);
+    struct source_sample *self = (struct source_sample *)source;
+
+    free(self->files);
+    free(self);
 }
 
 static const struct source_ops sample_ops = {
     .pread = sample_pread,
-    .name = sample_name,
     .close = sample_close,
 };
 
 struct source *source_sample_open(const struct sample_model *model, uint64_t seed)
 {
     struct source_sample *self = xmalloc(sizeof *self);
+    struct source_info *files = xcalloc(model->n_shards, sizeof *files);
 
-    *self = (struct source_sample){.source = {.ops = &sample_ops}, .model = model, .seed = seed};
+    for (uint32_t i = 0; i < model->n_shards; i++)
+        files[i] = (struct source_info){
+            .path = model->shards[i].name, .size = model->shards[i].size, .mode = S_IFREG | 0444};
+    *self = (struct source_sample){
+        .source = {.ops = &sample_ops, .files = files, .n_files = model->n_shards},
+        .files = files,
+        .model = model,
+        .seed = seed,
+    };
     return &self->source;
 }

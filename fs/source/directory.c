@@ -1,315 +1,254 @@
+/* From a listing to a checkpoint: config.json, the weights' headers, and what passes through. */
 #include "directory.h"
 
-#include "fs/base/parallel.h"
-#include "regular_file.h"
-#include "scan.h"
-#include "snapshot.h"
+#include "load.h"
+#include "local.h"
 #include "weights.h"
 
-#include <errno.h>
-#include <string.h>
-#include <sys/resource.h>
-#include <unistd.h>
+#include "fs/base/parallel.h"
 
-#include <xxhash.h>
+#include <string.h>
 
 #define CONFIG_NAME "config.json"
 #define CONFIG_SIZE_MAX (UINT64_C(64) << 20)
 #define READERS_MAX 16 /* threads that read headers */
 #define PREFIX_SIZE 8  /* bytes before a shard's header: its length */
 
-/* Every file is held open: a checkpoint of some hundred shards passes the usual soft limit of 1024. Where it
- * cannot be raised, opening says so. */
-static void raise_open_files_limit(void)
-{
-    struct rlimit limit;
+/* What is needed while reading. */
+struct reading {
+    const struct listing *listing;
+    struct source *source; /* numbered as in the listing */
+    struct weights weights;
+    struct directory *directory;
+};
 
-    if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < limit.rlim_max) {
-        limit.rlim_cur = limit.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &limit);
-    }
+static const struct listed *find_config(const struct reading *reading, struct error *err)
+{
+    const char *path = reading->directory->path;
+    const struct listed *config = listing_find(reading->listing, CONFIG_NAME);
+
+    if (!config)
+        error_set(err, "%s has no " CONFIG_NAME ": it is not a checkpoint of transformers", path);
+    else if (config->kind == LISTED_EXCLUDED)
+        error_set(err, CONFIG_NAME " cannot be hidden with --exclude: without it %s is no checkpoint", path);
+    else if (config->kind != LISTED_FILE)
+        error_set(err, "%s/" CONFIG_NAME " is a %s and not a file", path, listing_kind_name(config));
+    else
+        return config;
+    return NULL;
 }
 
-static int check_config(const struct directory *directory, const struct scan *scan, struct found **config,
-                        struct error *err)
+static int read_config(const struct reading *reading, struct error *err)
 {
-    *config = scan_find(scan, CONFIG_NAME);
-    if (!*config)
-        return error_set(err, "%s has no " CONFIG_NAME ": it is not a checkpoint of transformers",
-                         directory->path);
-    if ((*config)->kind == FOUND_EXCLUDED)
-        return error_set(err, CONFIG_NAME " cannot be hidden with --exclude: without it %s is no checkpoint",
-                         directory->path);
-    if ((*config)->kind != FOUND_FILE)
-        return error_set(err, "%s/" CONFIG_NAME " is a %s and not a file", directory->path,
-                         scan_kind_name(*config));
-    return 0;
-}
+    const struct listed *config = find_config(reading, err);
+    size_t size;
 
-static int read_config(struct directory *directory, const struct scan *scan, struct error *err)
-{
-    struct found *found;
-
-    if (check_config(directory, scan, &found, err))
+    if (!config)
         return -1;
-    int fd = regular_file_open(found->path, found->target, 1, &found->stat, err);
-    if (fd < 0)
+    if (load_is_lfs_pointer(reading->source, config->file))
+        return error_set(err, CONFIG_NAME " is a git-lfs pointer and not the file: run `git lfs pull` in %s",
+                         reading->directory->path);
+    cleanup_free char *text = load_file(reading->source, config->file, CONFIG_SIZE_MAX, &size, err);
+    if (!text)
         return -1;
-    uint64_t size = (uint64_t)found->stat.st_size;
-    int result = -1;
-    cleanup_free char *text = regular_file_load(fd, found->path, size, CONFIG_SIZE_MAX, err);
-    if (text && regular_file_is_lfs_pointer(fd, size))
-        error_set(err, CONFIG_NAME " is a git-lfs pointer and not the file: run `git lfs pull` in %s",
-                  directory->path);
-    else if (text)
-        result = config_parse(CONFIG_NAME, text, size, &directory->checkpoint.config, err);
-    close(fd);
-    return result;
-}
-
-/* A directory without config.json is refused before it is scanned: it may be a whole disk. */
-static int check_is_checkpoint(const struct directory *directory, struct error *err)
-{
-    cleanup_free char *path = xasprintf("%s/" CONFIG_NAME, directory->path);
-    struct stat stat_buffer;
-
-    if (!lstat(path, &stat_buffer))
-        return 0;
-    if (errno == ENOENT)
-        return error_set(err, "%s has no " CONFIG_NAME ": it is not a checkpoint of transformers",
-                         directory->path);
-    return regular_file_error(err, path, "cannot be looked at", errno);
-}
-
-/* Opens one file and gives it the next number. */
-static struct source_file *open_file(struct directory *directory, struct found *found, size_t n_needed,
-                                     struct error *err)
-{
-    int fd = regular_file_open(found->path, found->target, n_needed, &found->stat, err);
-
-    if (fd < 0)
-        return NULL;
-    cleanup_free char *path = xasprintf("%s/%s", directory->path, found->path);
-    struct source_file *file = &directory->files[directory->n_files++];
-    *file =
-        (struct source_file){.fd = fd, .path = arena_strdup(&directory->arena, path), .stat = found->stat};
-    return file;
+    return config_parse(CONFIG_NAME, text, size, &reading->directory->checkpoint.config, err);
 }
 
 /* A shard's header, read beside others' in a thread of its own. */
-struct reading {
-    const char *name;
-    struct source_file *file;
+struct head {
+    const struct reading *reading;
+    const struct listed *shard;
     struct safetensors_header header;
     struct arena arena; /* the header's */
     struct error err;
 };
 
-struct readings {
-    const char *directory;
-    struct reading *list;
-    size_t n;
-};
-
-static int read_header(const char *directory, struct reading *reading)
+static int read_head(struct head *head)
 {
-    const char *name = reading->name;
-    struct source_file *file = reading->file;
-    struct error *err = &reading->err;
+    struct source *source = head->reading->source;
+    const uint32_t file = head->shard->file;
+    const char *name = head->shard->info.path;
+    const uint64_t size = source->files[file].size;
+    struct error *err = &head->err;
     uint8_t prefix[PREFIX_SIZE] = {0};
-    uint64_t size = (uint64_t)file->stat.st_size, n;
+    uint64_t n;
 
-    if (regular_file_is_lfs_pointer(file->fd, size))
+    if (load_is_lfs_pointer(source, file))
         return error_set(err, "%s is a git-lfs pointer and not the weights: run `git lfs pull` in %s", name,
-                         directory);
-    if (size >= PREFIX_SIZE && regular_file_read(file->fd, name, 0, prefix, PREFIX_SIZE, err))
+                         head->reading->directory->path);
+    if (size >= PREFIX_SIZE && load_range(source, file, 0, prefix, PREFIX_SIZE, err) < 0)
         return -1;
-    if (safetensors_header_length(name, prefix, size, &n, err))
+    if (safetensors_header_length(name, prefix, size, &n, err) < 0)
         return -1;
-    /* With the prefix before it, because the digest covers both. */
-    cleanup_free char *head = xmalloc(PREFIX_SIZE + n);
-    if (regular_file_read(file->fd, name, 0, head, PREFIX_SIZE + n, err))
+    /* With the prefix before it, because the source holds both. */
+    cleanup_free char *text = xmalloc(PREFIX_SIZE + n);
+    if (load_range(source, file, 0, text, PREFIX_SIZE + n, err) < 0 ||
+        safetensors_parse(name, text + PREFIX_SIZE, n, size, &head->arena, &head->header, err) < 0)
         return -1;
-    if (safetensors_parse(name, head + PREFIX_SIZE, n, size, &reading->arena, &reading->header, err))
-        return -1;
-    file->head_length = PREFIX_SIZE + n;
-    file->head_digest = XXH3_64bits(head, PREFIX_SIZE + n);
-    return 0;
+    const int e = source_hold_head(source, file, text, PREFIX_SIZE + n);
+    return e ? error_set(err, "%s cannot be held: %s", name, strerror(e)) : 0;
 }
 
-static int read_header_in_thread(void *context, unsigned thread, uint64_t number)
+static int read_head_in_thread(void *context, unsigned thread, uint64_t number)
 {
-    struct readings *readings = context;
+    struct head *heads = context;
 
     (void)thread;
-    return read_header(readings->directory, &readings->list[number]);
+    return read_head(&heads[number]);
 }
 
 /* Adds the shards' tensors in the shards' order. On failure the error is the first shard's that has one: all
  * before a shard that was begun were begun too, and ended. */
-static int take_headers(struct readings *readings, struct checkpoint *checkpoint, struct error *err)
+static int take_heads(const struct reading *reading, struct head *heads, struct error *err)
 {
+    struct checkpoint *checkpoint = &reading->directory->checkpoint;
     int result = 0;
 
-    for (size_t i = 0; i < readings->n; i++) {
-        struct reading *reading = &readings->list[i];
-        if (!result && reading->err.text) {
-            *err = reading->err;
-            reading->err = (struct error){0};
+    for (size_t i = 0; i < reading->weights.n_files; i++) {
+        struct head *head = &heads[i];
+        if (result == 0 && head->err.text) {
+            *err = head->err;
+            head->err = (struct error){0};
             result = -1;
         }
-        if (!result)
-            checkpoint_add_shard(checkpoint, reading->name, (uint64_t)reading->file->stat.st_size,
-                                 &reading->header);
-        arena_adopt(&checkpoint->arena, &reading->arena);
-        error_free(&reading->err);
+        if (result == 0)
+            checkpoint_add_shard(checkpoint, head->shard->info.path,
+                                 reading->source->files[head->shard->file].size, &head->header);
+        arena_adopt(&checkpoint->arena, &head->arena);
+        error_free(&head->err);
     }
     return result;
 }
 
-static int read_headers(struct directory *directory, const struct weights *weights, struct error *err)
+static int read_heads(const struct reading *reading, struct error *err)
 {
-    cleanup_free struct reading *list = xcalloc(weights->n_files, sizeof *list);
-    struct readings readings = {directory->path, list, weights->n_files};
+    const struct weights *weights = &reading->weights;
+    cleanup_free struct head *heads = xcalloc(weights->n_files, sizeof *heads);
     const unsigned processors = parallel_processors();
 
     for (size_t i = 0; i < weights->n_files; i++)
-        list[i] = (struct reading){.name = weights->files[i]->path, .file = &directory->files[i]};
-    parallel_run(readings.n, processors < READERS_MAX ? processors : READERS_MAX, read_header_in_thread,
-                 &readings);
-    return take_headers(&readings, &directory->checkpoint, err);
+        heads[i] = (struct head){.reading = reading, .shard = weights->files[i]};
+    parallel_run(weights->n_files, processors < READERS_MAX ? processors : READERS_MAX, read_head_in_thread,
+                 heads);
+    return take_heads(reading, heads, err);
 }
 
-static int read_weights(struct directory *directory, size_t n_needed, struct weights *weights,
-                        struct error *err)
+static int read_weights(const struct reading *reading, struct error *err)
 {
-    struct checkpoint *checkpoint = &directory->checkpoint;
-    const struct index *index = weights->has_index ? &weights->index : NULL;
+    const struct weights *weights = &reading->weights;
+    struct checkpoint *checkpoint = &reading->directory->checkpoint;
 
-    for (size_t i = 0; i < weights->n_files; i++)
-        if (!open_file(directory, weights->files[i], n_needed, err))
-            return -1;
-    if (read_headers(directory, weights, err))
+    if (read_heads(reading, err) < 0)
         return -1;
     checkpoint->index_name = arena_strdup(&checkpoint->arena, weights->index_name);
     checkpoint->index_required = weights->index_required;
-    return checkpoint_settle(checkpoint, index, &directory->notes, err);
+    return checkpoint_settle(checkpoint, weights->has_index ? &weights->index : NULL,
+                             &reading->directory->notes, err);
 }
 
-static bool is_shown(const struct found *found)
+static bool is_shown(const struct reading *reading, size_t i)
 {
-    return found->role == ROLE_PASS && (found->kind == FOUND_FILE || found->kind == FOUND_DIRECTORY);
+    const enum listed_kind kind = reading->listing->list[i].kind;
+
+    return reading->weights.roles[i] == ROLE_PASS && (kind == LISTED_FILE || kind == LISTED_DIRECTORY);
 }
 
-/* Opens what passes through. A git-lfs pointer there is shown as it is: one leaves out what one does not
- * need. */
-static int open_entries(struct directory *directory, struct scan *scan, size_t n_needed, struct error *err)
+/* A git-lfs pointer that is no weight file is shown as it is: one leaves out what one does not need. */
+static void note_lfs_pointers(const struct reading *reading)
 {
-    for (size_t i = 0; i < scan->n; i++) {
-        struct found *found = &scan->list[i];
-        if (!is_shown(found))
-            continue;
-        struct directory_entry *entry = &directory->entries[directory->n_entries];
-        *entry =
-            (struct directory_entry){.path = found->path, .is_directory = found->kind == FOUND_DIRECTORY};
-        if (!entry->is_directory) {
-            entry->file = directory->n_files;
-            const struct source_file *file = open_file(directory, found, n_needed, err);
-            if (!file)
-                return -1;
-            found->marked = regular_file_is_lfs_pointer(file->fd, (uint64_t)file->stat.st_size);
-        }
-        entry->stat = found->stat;
-        directory->n_entries++;
-    }
-    return 0;
-}
+    const struct listing *listing = reading->listing;
+    cleanup_free bool *marks = xcalloc(listing->n + 1, sizeof *marks);
 
-static bool is_marked(const struct found *found)
-{
-    return found->marked;
-}
-
-static int open_all(struct directory *directory, struct scan *scan, struct weights *weights,
-                    struct error *err)
-{
-    size_t n_shown = 0;
-
-    for (size_t i = 0; i < scan->n; i++)
-        n_shown += is_shown(&scan->list[i]);
-    /* Directories get no number; counting them costs nothing and the sum is below SCAN_NAMES_MAX. */
-    directory->files = xcalloc(weights->n_files + n_shown, sizeof *directory->files);
-    directory->entries = xcalloc(n_shown, sizeof *directory->entries);
-    if (read_weights(directory, weights->n_files + n_shown, weights, err) ||
-        open_entries(directory, scan, weights->n_files + n_shown, err))
-        return -1;
-    cleanup_free char *pointers = scan_list(scan, is_marked);
+    for (size_t i = 0; i < listing->n; i++)
+        marks[i] = is_shown(reading, i) && listing->list[i].kind == LISTED_FILE &&
+                   load_is_lfs_pointer(reading->source, listing->list[i].file);
+    cleanup_free char *pointers = listing_marked_names(listing, marks);
     if (pointers)
-        notes_add(&directory->notes, NOTE_WARNING,
+        notes_add(&reading->directory->notes, NOTE_WARNING,
                   "git-lfs pointers and not the files, shown as they are (`git lfs pull` fetches them): %s",
                   pointers);
-    return 0;
 }
 
-static int open_scanned(struct directory *directory, struct scan *scan, struct error *err)
+/* The shards, what passes through and the index are kept, in this order. */
+static int keep_files(const struct reading *reading, struct error *err)
 {
-    struct weights weights = {0};
+    const struct listing *listing = reading->listing;
+    const struct weights *weights = &reading->weights;
+    struct directory *directory = reading->directory;
+    cleanup_free uint32_t *numbers = xcalloc(reading->source->n_files + UINT64_C(1), sizeof *numbers);
+    uint32_t n = 0;
 
-    if (read_config(directory, scan, err) ||
-        weights_choose(directory->path, scan, &directory->checkpoint.config, &weights, err))
-        return -1;
-    weights_note_others(&weights, scan, &directory->notes);
-    int result = open_all(directory, scan, &weights, err);
-    weights_free(&weights);
+    directory->entries = xcalloc(listing->n, sizeof *directory->entries);
+    for (size_t i = 0; i < weights->n_files; i++)
+        numbers[n++] = weights->files[i]->file;
+    for (size_t i = 0; i < listing->n; i++) {
+        const struct listed *listed = &listing->list[i];
+        if (!is_shown(reading, i))
+            continue;
+        struct directory_entry *entry = &directory->entries[directory->n_entries++];
+        *entry =
+            (struct directory_entry){.info = listed->info, .is_directory = listed->kind == LISTED_DIRECTORY};
+        if (entry->is_directory)
+            continue;
+        entry->info = reading->source->files[listed->file];
+        entry->file = n;
+        numbers[n++] = listed->file;
+    }
+    directory->index_file = DIRECTORY_NO_FILE;
+    if (weights->index_file) {
+        directory->index_file = n;
+        numbers[n++] = weights->index_file->file;
+    }
+    const int e = source_keep(reading->source, numbers, n);
+    return e ? error_set(err, "%s: its files cannot be held: %s", directory->path, strerror(e)) : 0;
+}
+
+int directory_read(struct listing *listing, struct source *source, struct directory *directory,
+                   struct error *err)
+{
+    struct reading reading = {.listing = listing, .source = source, .directory = directory};
+    struct notes *notes = &directory->notes;
+
+    *directory = (struct directory){
+        .source = source, .path = listing->top.path, .top = listing->top, .notes = listing->notes};
+    listing->notes = (struct notes){0};
+    int result = read_config(&reading, err);
+    if (result == 0)
+        result = weights_choose(listing, source, &directory->checkpoint.config, &reading.weights, err);
+    if (result == 0) {
+        weights_note_others(listing, source, &reading.weights, notes);
+        result = read_weights(&reading, err);
+        if (result == 0) {
+            note_lfs_pointers(&reading);
+            result = keep_files(&reading, err);
+        }
+        weights_free(&reading.weights);
+    }
+    arena_adopt(&directory->arena, &listing->arena);
+    listing_free(listing);
+    if (result < 0)
+        directory_close(directory);
     return result;
 }
 
-int directory_open(const char *src, const struct directory_options *options, struct directory *directory,
+int directory_open(const char *src, const struct scan_options *options, struct directory *directory,
                    struct error *err)
 {
-    struct snapshot snapshot;
-    struct scan scan = {0};
+    struct listing listing;
 
     *directory = (struct directory){0};
-    raise_open_files_limit();
-    if (snapshot_resolve(src, &directory->arena, &snapshot, err))
-        goto fail;
-    directory->path = snapshot.path;
-    directory->stat = snapshot.stat;
-    if (check_is_checkpoint(directory, err) ||
-        scan_read(&snapshot, options, &directory->arena, &scan, &directory->notes, err))
-        goto fail;
-    int result = open_scanned(directory, &scan, err);
-    scan_free(&scan);
-    if (!result)
-        return 0;
-fail:
-    directory_close(directory);
+    struct source *source = local_open(src, options, &listing, err);
+    if (source)
+        return directory_read(&listing, source, directory, err);
     return -1;
 }
 
 void directory_close(struct directory *directory)
 {
-    for (uint32_t i = 0; i < directory->n_files; i++)
-        if (directory->files[i].fd >= 0)
-            close(directory->files[i].fd);
-    free(directory->files);
+    source_close(directory->source);
     free(directory->entries);
     notes_free(&directory->notes);
     checkpoint_free(&directory->checkpoint);
     arena_free(&directory->arena);
     *directory = (struct directory){0};
-}
-
-struct source *directory_source(struct directory *directory, struct error *err)
-{
-    struct source *source = source_files_open(directory->files, directory->n_files);
-
-    if (!source) {
-        error_set(err, "out of memory");
-        return NULL;
-    }
-    for (uint32_t i = 0; i < directory->n_files; i++)
-        directory->files[i].fd = -1;
-    return source;
 }

@@ -1,54 +1,51 @@
-/* The source directory: what is in it, which of its files are the weights, and their headers.
+/* A checkpoint's directory, opened: its files, which of them are the weights, and their headers.
  *
- * Everything is looked at once, before mounting: names, types, symbolic links, descriptors. What is not a
- * regular file or a directory is never opened. */
+ * Opening has two steps that know nothing of each other. Listing (local.h) says which names there are and
+ * gives a source that reads the files; reading (here) finds the weights by those names and reads config.json,
+ * the index and the headers through the source. */
 #ifndef MOEFS_FS_DIRECTORY_H
 #define MOEFS_FS_DIRECTORY_H
 
 #include "layout/format/checkpoint.h"
-#include "files.h"
+#include "listing.h"
+#include "scan.h"
+#include "source.h"
 
 #include <stdbool.h>
-#include <sys/stat.h>
 
-struct directory_options {
-    bool follow_symlinks; /* links may leave SRC and its HF cache's blobs/ */
-    const char *const
-        *exclude; /* globs of names relative to SRC that are not shown; NULL-terminated, or NULL */
-};
+#define DIRECTORY_NO_FILE UINT32_MAX
 
 /* What passes through unchanged: everything but the weight files and their index. */
 struct directory_entry {
-    const char *path; /* relative to SRC: "tokenizer.json", "original/params.json"; parents come first */
+    struct source_info info; /* of what a symbolic link leads to; parents come first */
     bool is_directory;
-    struct stat stat; /* of what a symbolic link leads to */
-    uint32_t file;    /* regular file: its number in the source */
+    uint32_t file; /* regular file: its number in the source */
 };
 
 struct directory {
     struct arena arena;
-    const char *path; /* SRC resolved: absolute, without links; the snapshot where SRC was an HF cache's model
-                         folder */
-    struct stat stat; /* of path */
+    const char *path;       /* SRC resolved: absolute, without links; the snapshot where SRC was an HF cache's
+                               model folder */
+    struct source_info top; /* of path */
     struct checkpoint checkpoint;
     struct directory_entry *entries; /* sorted by path, bytes; parents before children */
     uint32_t n_entries;
-    /* Open files: first the checkpoint's shards, in its order, then the regular files among entries. */
-    struct source_file *files;
-    uint32_t n_files;
+    /* Reads the files: first the checkpoint's shards, in its order, then the regular files among entries,
+     * then the index. The directory's; a front end may replace it by a layer over it. */
+    struct source *source;
+    uint32_t index_file; /* the weights' index, which is not shown; DIRECTORY_NO_FILE: there is none */
     struct notes notes;
 };
 
-/* Scans SRC, opens its files (raising the soft RLIMIT_NOFILE to the hard one first), parses config.json,
- * index and headers. On failure -1 with *err set, nothing left open. */
-int directory_open(const char *src, const struct directory_options *options, struct directory *directory,
+/* Finds the weights in a listing and parses config.json, index and headers through the source, which it
+ * takes, as it takes what the listing holds, also when it fails: -1 with *err set, nothing left open. */
+int directory_read(struct listing *listing, struct source *source, struct directory *directory,
                    struct error *err);
 
-/* Closes the descriptors that no source has taken (those that are not -1) and frees the rest. */
-void directory_close(struct directory *directory);
+/* Lists and reads the local directory SRC. */
+int directory_open(const char *src, const struct scan_options *options, struct directory *directory,
+                   struct error *err);
 
-/* Makes the source that reads its files: file i of the source is files[i]; the descriptors are the source's
- * then. */
-struct source *directory_source(struct directory *directory, struct error *err);
+void directory_close(struct directory *directory);
 
 #endif

@@ -1,3 +1,4 @@
+/* A layer whose rules make reads fail or wait. */
 #include "fault.h"
 
 #include <errno.h>
@@ -68,6 +69,26 @@ static const char *fault_name(struct source *source, uint32_t file)
     return source_name(((struct source_fault *)source)->under, file);
 }
 
+static int fault_hold_head(struct source *source, uint32_t file, const void *head, size_t length)
+{
+    return source_hold_head(((struct source_fault *)source)->under, file, head, length);
+}
+
+static void show_files(struct source_fault *fault)
+{
+    fault->source.files = fault->under->files;
+    fault->source.n_files = fault->under->n_files;
+}
+
+static int fault_keep(struct source *source, const uint32_t *numbers, uint32_t n)
+{
+    struct source_fault *fault = (struct source_fault *)source;
+    int e = source_keep(fault->under, numbers, n);
+
+    show_files(fault);
+    return e;
+}
+
 static void fault_free(struct source_fault *fault)
 {
     for (size_t i = 0; i < fault->n; i++)
@@ -83,7 +104,11 @@ static void fault_close(struct source *source)
     fault_free(fault);
 }
 
-static const struct source_ops fault_ops = {.pread = fault_pread, .name = fault_name, .close = fault_close};
+static const struct source_ops fault_ops = {.pread = fault_pread,
+                                            .name = fault_name,
+                                            .hold_head = fault_hold_head,
+                                            .keep = fault_keep,
+                                            .close = fault_close};
 
 static int parse_number(const char *condition, const char *digits, uint64_t least, uint64_t most,
                         uint64_t *number, struct error *err)
@@ -165,6 +190,7 @@ struct source *source_fault_open(struct source *under, const char *text, struct 
     }
     fault->source.ops = &fault_ops;
     fault->under = under;
+    show_files(fault);
     for (char *rule = strtok_r(copy, ";", &rest); rule; rule = strtok_r(NULL, ";", &rest))
         if (parse_rule(&fault->rules[fault->n++], rule, err) != 0)
             goto out;

@@ -1,6 +1,11 @@
+/* Held descriptors: reading them exactly, and noticing that a file has changed. */
 #include "files.h"
-#include "layout/base/checked.h"
+
+#include "regular_file.h"
+
 #include "fs/base/log.h"
+#include "layout/base/checked.h"
+#include "layout/base/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,21 +30,37 @@
 
 #define SYS_CACHESTAT 451 /* Linux 6.5, the same number everywhere; libc's headers may be older */
 
+/* One file as it was opened. */
+struct opened_file {
+    int fd;
+    const char *name; /* in messages: the directory and the path */
+    struct stat stat;
+    uint64_t head_length; /* bytes at the beginning whose digest is compared when ctime alone changed */
+    uint64_t head_digest; /* XXH3-64 of them */
+};
+
 struct held_file {
-    struct source_file opened;
+    struct opened_file opened;
     pthread_mutex_t lock; /* guards the next two; never held during I/O */
     struct timespec ctime;
     nlink_t nlink;
     atomic_uint
         *windows; /* bytes read from each window since it was dropped; NULL: the page cache keeps them */
     atomic_bool logged_change, logged_link, logged_error;
+    bool opening; /* until source_keep(): the opener tells of failures, nothing is logged */
 };
 
 struct source_files {
     struct source source;
-    uint32_t n;
-    struct held_file files[];
+    struct arena arena;        /* names */
+    struct source_info *infos; /* source.files */
+    struct held_file *files;   /* source.n_files */
 };
+
+static bool is_first(const struct held_file *file, atomic_bool *logged)
+{
+    return !file->opening && !atomic_exchange(logged, true);
+}
 
 static bool same_time(struct timespec a, struct timespec b)
 {
@@ -128,8 +149,8 @@ static int read_exact(const struct held_file *file, uint64_t offset, void *buffe
 
 static void log_failure_once(struct held_file *file, uint64_t offset, uint64_t length, int e)
 {
-    if (!atomic_exchange(&file->logged_error, true))
-        log_line(LOG_LEVEL_ERROR, "%s: reading bytes %llu to %llu of %lld: %s", file->opened.path,
+    if (is_first(file, &file->logged_error))
+        log_line(LOG_LEVEL_ERROR, "%s: reading bytes %llu to %llu of %lld: %s", file->opened.name,
                  (unsigned long long)offset, (unsigned long long)(offset + length),
                  (long long)file->opened.stat.st_size, strerror(e));
 }
@@ -164,11 +185,11 @@ out:
 /* The file's status changed and its contents, by size and mtime, did not. */
 static int accept_status(struct held_file *file, const struct stat *now)
 {
-    if (!atomic_exchange(&file->logged_link, true))
+    if (is_first(file, &file->logged_link))
         log_line(LOG_LEVEL_WARNING,
                  "%s: its status changed (a link, an owner, a mode, a rename or a removal), its size and "
                  "modification time did not: reading goes on",
-                 file->opened.path);
+                 file->opened.name);
     if (file->opened.head_length > 0) {
         bool same = false;
         int e = compare_head(file, &same);
@@ -177,9 +198,9 @@ static int accept_status(struct held_file *file, const struct stat *now)
             return e;
         }
         if (!same) {
-            if (!atomic_exchange(&file->logged_change, true))
+            if (is_first(file, &file->logged_change))
                 log_line(LOG_LEVEL_ERROR, "%s: its header is no longer the one that was mounted: reads fail",
-                         file->opened.path);
+                         file->opened.name);
             return EIO;
         }
     }
@@ -199,16 +220,16 @@ static int check_unchanged(struct held_file *file)
 
     if (fstat(file->opened.fd, &now) != 0) {
         int e = errno;
-        if (!atomic_exchange(&file->logged_error, true))
-            log_line(LOG_LEVEL_ERROR, "%s: fstat: %s", file->opened.path, strerror(e));
+        if (is_first(file, &file->logged_error))
+            log_line(LOG_LEVEL_ERROR, "%s: fstat: %s", file->opened.name, strerror(e));
         return e;
     }
     if (now.st_size != then->st_size || !same_time(now.st_mtim, then->st_mtim)) {
-        if (!atomic_exchange(&file->logged_change, true))
+        if (is_first(file, &file->logged_change))
             log_line(LOG_LEVEL_ERROR,
                      "%s: changed since it was mounted (%lld bytes then, %lld now; modification time %s): "
                      "reads fail",
-                     file->opened.path, (long long)then->st_size, (long long)now.st_size,
+                     file->opened.name, (long long)then->st_size, (long long)now.st_size,
                      same_time(now.st_mtim, then->st_mtim) ? "the same" : "another");
         return EIO;
     }
@@ -228,8 +249,8 @@ static int files_pread_runs(struct source *source, uint32_t number, uint64_t off
 
     if (n == 0)
         return 0;
-    if (number >= files->n || !checked_mul(stride, n - 1, &begin) || !checked_add(begin, offset, &begin) ||
-        !checked_add(begin, length, &end) || end > INT64_MAX)
+    if (number >= source->n_files || !checked_mul(stride, n - 1, &begin) ||
+        !checked_add(begin, offset, &begin) || !checked_add(begin, length, &end) || end > INT64_MAX)
         return EINVAL;
     struct held_file *file = &files->files[number];
     for (uint64_t i = 0; i < n && !e; i++, offset += stride)
@@ -249,25 +270,83 @@ static const char *files_name(struct source *source, uint32_t number)
 {
     const struct source_files *files = (const struct source_files *)source;
 
-    return number < files->n ? files->files[number].opened.path : NULL;
+    return number < source->n_files ? files->files[number].opened.name : NULL;
 }
 
 static int files_descriptor(struct source *source, uint32_t number)
 {
     const struct source_files *files = (const struct source_files *)source;
 
-    return number < files->n ? files->files[number].opened.fd : -1;
+    return number < source->n_files ? files->files[number].opened.fd : -1;
+}
+
+/* What is held of a file that has been opened. */
+static struct held_file hold(const struct opened_file *opened, bool opening)
+{
+    return (struct held_file){.opened = *opened,
+                              .lock = PTHREAD_MUTEX_INITIALIZER,
+                              .ctime = opened->stat.st_ctim,
+                              .nlink = opened->stat.st_nlink,
+                              .opening = opening};
+}
+
+/* The opener's thread for this file has read the head; nobody else looks at it. */
+static int files_hold_head(struct source *source, uint32_t number, const void *head, size_t length)
+{
+    struct source_files *files = (struct source_files *)source;
+
+    if (number >= source->n_files)
+        return EINVAL;
+    files->files[number].opened.head_length = length;
+    files->files[number].opened.head_digest = XXH3_64bits(head, length);
+    return 0;
+}
+
+static void let_go(struct held_file *file)
+{
+    close(file->opened.fd);
+    pthread_mutex_destroy(&file->lock);
+    free(file->windows);
+}
+
+static int files_keep(struct source *source, const uint32_t *numbers, uint32_t n)
+{
+    struct source_files *files = (struct source_files *)source;
+    struct held_file *kept = calloc(n + UINT64_C(1), sizeof *kept);
+    struct source_info *infos = calloc(n + UINT64_C(1), sizeof *infos);
+
+    if (!kept || !infos) {
+        free(kept);
+        free(infos);
+        return ENOMEM;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        struct opened_file *opened = &files->files[numbers[i]].opened;
+        kept[i] = hold(opened, false);
+        infos[i] = files->infos[numbers[i]];
+        opened->fd = -1;
+    }
+    for (uint32_t i = 0; i < source->n_files; i++)
+        if (files->files[i].opened.fd >= 0)
+            let_go(&files->files[i]);
+    free(files->files);
+    free(files->infos);
+    files->files = kept;
+    files->infos = infos;
+    source->files = infos;
+    source->n_files = n;
+    return 0;
 }
 
 static void files_close(struct source *source)
 {
     struct source_files *files = (struct source_files *)source;
 
-    for (uint32_t i = 0; i < files->n; i++) {
-        close(files->files[i].opened.fd);
-        pthread_mutex_destroy(&files->files[i].lock);
-        free(files->files[i].windows);
-    }
+    for (uint32_t i = 0; i < source->n_files; i++)
+        let_go(&files->files[i]);
+    free(files->files);
+    free(files->infos);
+    arena_free(&files->arena);
     free(files);
 }
 
@@ -275,14 +354,16 @@ static const struct source_ops files_ops = {.pread = files_pread,
                                             .pread_runs = files_pread_runs,
                                             .name = files_name,
                                             .descriptor = files_descriptor,
+                                            .hold_head = files_hold_head,
+                                            .keep = files_keep,
                                             .close = files_close};
 
 int source_files_drop_cache(struct source *source)
 {
     struct source_files *files = (struct source_files *)source;
 
-    for (uint32_t i = 0; i < files->n; i++) {
-        const uint64_t size = (uint64_t)files->files[i].opened.stat.st_size;
+    for (uint32_t i = 0; i < source->n_files; i++) {
+        const uint64_t size = files->infos[i].size;
         files->files[i].windows = calloc(size / WINDOW + 1, sizeof *files->files[i].windows);
         if (!files->files[i].windows)
             return -1;
@@ -290,20 +371,44 @@ int source_files_drop_cache(struct source *source)
     return 0;
 }
 
-struct source *source_files_open(const struct source_file *opened, uint32_t n)
+static int open_target(struct source_files *files, const char *directory, const struct files_target *target,
+                       uint32_t n_needed, struct error *err)
 {
-    struct source_files *files = calloc(1, sizeof *files + n * sizeof files->files[0]);
+    const uint32_t number = files->source.n_files;
+    cleanup_free char *name = xasprintf("%s/%s", directory, target->path);
+    struct opened_file opened = {.name = arena_strdup(&files->arena, name), .stat = target->stat};
 
-    if (!files)
-        return NULL;
+    opened.fd = regular_file_open(target->path, target->target, n_needed, &opened.stat, err);
+    if (opened.fd < 0)
+        return -1;
+    files->files[number] = hold(&opened, true);
+    files->infos[number] = (struct source_info){
+        .path = opened.name + strlen(directory) + 1,
+        .size = (uint64_t)opened.stat.st_size,
+        .mtime = opened.stat.st_mtim,
+        .uid = opened.stat.st_uid,
+        .gid = opened.stat.st_gid,
+        .mode = opened.stat.st_mode,
+        .sha256 = target->sha256 ? arena_strdup(&files->arena, target->sha256) : NULL,
+    };
+    files->source.n_files++;
+    return 0;
+}
+
+struct source *source_files_open(const char *directory, const struct files_target *targets, uint32_t n,
+                                 struct error *err)
+{
+    struct source_files *files = xcalloc(1, sizeof *files);
+
     files->source.ops = &files_ops;
-    files->n = n;
+    files->files = xcalloc(n, sizeof *files->files);
+    files->infos = xcalloc(n, sizeof *files->infos);
+    files->source.files = files->infos;
     for (uint32_t i = 0; i < n; i++) {
-        struct held_file *file = &files->files[i];
-        file->opened = opened[i];
-        file->ctime = opened[i].stat.st_ctim;
-        file->nlink = opened[i].stat.st_nlink;
-        pthread_mutex_init(&file->lock, NULL);
+        if (open_target(files, directory, &targets[i], n, err) < 0) {
+            source_close(&files->source);
+            return NULL;
+        }
     }
     return &files->source;
 }

@@ -1,4 +1,4 @@
-/* The source that reads a directory's files: descriptors opened at mount and held, and checked for change.
+/* The source that reads local files: descriptors opened at mount and held, and checked for change.
  *
  * The rule (docs/design.md): size or mtime changed: EIO. ctime alone changed (a hard link, chmod, rename
  * over, unlink: the held bytes are still right): one log line, the header is read and compared again, and
@@ -6,28 +6,28 @@
 #ifndef MOEFS_FS_SOURCE_FILES_H
 #define MOEFS_FS_SOURCE_FILES_H
 
+#include "layout/base/error.h"
 #include "source.h"
 
 #include <sys/stat.h>
 
-/* One file, handed over open. */
-struct source_file {
-    int fd;           /* owned by the source from then on */
-    const char *path; /* for log lines; must outlive the source */
-    struct stat stat; /* as it was when the file was checked */
-    uint64_t
-        head_length; /* bytes at the beginning whose digest is compared when ctime alone changed; 0: none */
-    uint64_t head_digest; /* XXH3-64 of them */
+/* One file to open. The texts are copied. */
+struct files_target {
+    const char *path;   /* relative to the directory: source_info's */
+    const char *target; /* what to open: absolute, without links */
+    const char *sha256; /* source_info's, or NULL */
+    struct stat stat;   /* target must still be the file that this describes */
 };
 
-/* Takes n files (the array is copied). NULL when memory is short; the descriptors are then still the
- * caller's. */
-struct source *source_files_open(const struct source_file *files, uint32_t n);
+/* Opens n files of the directory that messages call `directory`. NULL with *err set, and nothing left open,
+ * where one of them cannot be opened. */
+struct source *source_files_open(const char *directory, const struct files_target *targets, uint32_t n,
+                                 struct error *err);
 
 /* From now on the page cache does not keep what is read here: for a reader whose own pages are cached. A part
  * of a file of which little was cached before is dropped once as many bytes have been read from it as it has.
- * Does nothing where the kernel cannot say what is cached (Linux < 6.5). To be called before the first read.
- * -1: memory is short. */
+ * Does nothing where the kernel cannot say what is cached (Linux < 6.5). To be called once the opening has
+ * ended and before the first read. -1: memory is short. */
 int source_files_drop_cache(struct source *source);
 
 #endif

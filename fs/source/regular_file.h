@@ -1,12 +1,10 @@
-/* Opening and reading one regular file of the source directory: never anything else, never through a link. */
+/* Opening one regular file of a directory: never anything else, never through a link. */
 #ifndef MOEFS_FS_REGULAR_FILE_H
 #define MOEFS_FS_REGULAR_FILE_H
 
 #include "layout/base/error.h"
 
-#include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 #include <sys/stat.h>
 
 /* Sets the message for a system call that failed on `path`: "<path> <what>: <reason>", with the cause that a
@@ -19,16 +17,5 @@ int regular_file_error(struct error *err, const char *path, const char *what, in
  * set. */
 int regular_file_open(const char *path, const char *target, size_t n_needed, struct stat *expected,
                       struct error *err);
-
-/* Reads exactly length bytes. */
-int regular_file_read(int fd, const char *path, uint64_t offset, void *buffer, size_t length,
-                      struct error *err);
-
-/* The whole file, malloc'd; refused above `limit` bytes. */
-char *regular_file_load(int fd, const char *path, uint64_t size, uint64_t limit, struct error *err);
-
-/* Whether the file is a git-lfs pointer, which stands where the real one was not fetched. False where it
- * cannot be read: that shows elsewhere. */
-bool regular_file_is_lfs_pointer(int fd, uint64_t size);
 
 #endif

@@ -1,3 +1,4 @@
+/* Walking a local directory. */
 #include "scan.h"
 
 #include "regular_file.h"
@@ -10,9 +11,6 @@
 #include <unistd.h>
 
 #include <utarray.h>
-#include <utstring.h>
-
-#define LISTED_MAX 8 /* names in one message */
 
 /* The directories above the one that is being read: a link back to one of them would never end. */
 struct ancestor {
@@ -24,7 +22,7 @@ struct ancestor {
 
 struct walk {
     const struct snapshot *snapshot;
-    const struct directory_options *options;
+    const struct scan_options *options;
     struct arena *arena;
     UT_array *names;
     bool *exclude_used; /* per glob */
@@ -51,10 +49,10 @@ static bool glob_matches(const char *glob, const char *path, bool is_directory)
     size_t length = strlen(glob);
 
     if (length < 2 || glob[length - 1] != '/')
-        return !fnmatch(glob, path, 0);
+        return fnmatch(glob, path, 0) == 0;
     cleanup_free char *name = xstrdup(glob);
     name[length - 1] = '\0';
-    return is_directory && !fnmatch(name, path, 0);
+    return is_directory && fnmatch(name, path, 0) == 0;
 }
 
 static bool is_excluded(struct walk *walk, const char *path, bool is_directory)
@@ -79,13 +77,13 @@ static int follow_link(struct walk *walk, const char *link, struct found *found)
         switch (errno) {
         case ENOENT:
         case ENOTDIR:
-            found->kind = FOUND_DANGLING;
+            found->kind = LISTED_DANGLING;
             return 0;
         case ELOOP:
-            found->kind = FOUND_LOOP;
+            found->kind = LISTED_LOOP;
             return 0;
         case EACCES:
-            found->kind = FOUND_DENIED;
+            found->kind = LISTED_DENIED;
             return 0;
         default:
             return regular_file_error(walk->err, link, "cannot be followed", errno);
@@ -93,10 +91,10 @@ static int follow_link(struct walk *walk, const char *link, struct found *found)
     }
     found->target = arena_strdup(walk->arena, target);
     if (!walk->options->follow_symlinks && !snapshot_contains(walk->snapshot, target)) {
-        found->kind = FOUND_OUTSIDE;
+        found->kind = LISTED_OUTSIDE;
         return 0;
     }
-    if (lstat(target, &found->stat))
+    if (lstat(target, &found->stat) < 0)
         return regular_file_error(walk->err, link, "cannot be followed", errno);
     return 0;
 }
@@ -112,7 +110,7 @@ static bool is_ancestor(const struct ancestor *ancestor, const struct stat *stat
 static int walk_name(struct walk *walk, const struct found *parent, int parent_fd, const char *name,
                      const struct ancestor *up)
 {
-    struct found found = {.kind = FOUND_FILE};
+    struct found found = {.kind = LISTED_FILE};
     const char *full = arena_join(walk->arena, parent->target, name);
 
     if (utarray_len(walk->names) >= SCAN_NAMES_MAX)
@@ -121,32 +119,32 @@ static int walk_name(struct walk *walk, const struct found *parent, int parent_f
                          walk->snapshot->path, SCAN_NAMES_MAX);
     found.path =
         *parent->path ? arena_join(walk->arena, parent->path, name) : arena_strdup(walk->arena, name);
-    if (fstatat(parent_fd, name, &found.stat, AT_SYMLINK_NOFOLLOW))
+    if (fstatat(parent_fd, name, &found.stat, AT_SYMLINK_NOFOLLOW) < 0)
         return regular_file_error(walk->err, full, "cannot be looked at", errno);
     found.target = full;
-    if (!*parent->path && (!strcmp(name, ".git") || !strcmp(name, ".cache"))) {
-        found.kind = FOUND_PRIVATE;
+    if (!*parent->path && (strcmp(name, ".git") == 0 || strcmp(name, ".cache") == 0)) {
+        found.kind = LISTED_PRIVATE;
         utarray_push_back(walk->names, &found);
         return 0;
     }
     /* A link is matched before it is followed: --exclude is the way past one that cannot be. */
     struct stat followed;
-    bool leads_to_directory = !fstatat(parent_fd, name, &followed, 0) && S_ISDIR(followed.st_mode);
+    bool leads_to_directory = fstatat(parent_fd, name, &followed, 0) == 0 && S_ISDIR(followed.st_mode);
     if (is_excluded(walk, found.path, leads_to_directory)) {
-        found.kind = FOUND_EXCLUDED;
+        found.kind = LISTED_EXCLUDED;
         utarray_push_back(walk->names, &found);
         return 0;
     }
-    if (S_ISLNK(found.stat.st_mode) && follow_link(walk, full, &found))
+    if (S_ISLNK(found.stat.st_mode) && follow_link(walk, full, &found) < 0)
         return -1;
-    if (found.kind == FOUND_FILE) {
+    if (found.kind == LISTED_FILE) {
         if (S_ISDIR(found.stat.st_mode))
-            found.kind = is_ancestor(up, &found.stat) ? FOUND_LOOP : FOUND_DIRECTORY;
+            found.kind = is_ancestor(up, &found.stat) ? LISTED_LOOP : LISTED_DIRECTORY;
         else if (!S_ISREG(found.stat.st_mode))
-            found.kind = FOUND_SPECIAL;
+            found.kind = LISTED_SPECIAL;
     }
     utarray_push_back(walk->names, &found);
-    return found.kind == FOUND_DIRECTORY ? walk_directory(walk, &found, up) : 0;
+    return found.kind == LISTED_DIRECTORY ? walk_directory(walk, &found, up) : 0;
 }
 
 static int walk_stream(struct walk *walk, const struct found *parent, DIR *stream,
@@ -159,9 +157,9 @@ static int walk_stream(struct walk *walk, const struct found *parent, DIR *strea
             return regular_file_error(walk->err, parent->target, "cannot be read", errno);
         if (!entry)
             return 0;
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
-        if (walk_name(walk, parent, dirfd(stream), entry->d_name, here))
+        if (walk_name(walk, parent, dirfd(stream), entry->d_name, here) < 0)
             return -1;
     }
 }
@@ -192,158 +190,19 @@ static int compare_found(const void *a, const void *b)
     return strcmp(((const struct found *)a)->path, ((const struct found *)b)->path);
 }
 
-struct found *scan_find(const struct scan *scan, const char *path)
+static void note_unused_globs(const struct walk *walk, struct notes *notes)
 {
-    const struct found key = {.path = path};
-
-    return scan->n ? bsearch(&key, scan->list, scan->n, sizeof key, compare_found) : NULL;
-}
-
-const char *scan_kind_name(const struct found *found)
-{
-    switch (found->kind) {
-    case FOUND_FILE:
-        return "file";
-    case FOUND_DIRECTORY:
-        return "directory";
-    case FOUND_EXCLUDED:
-        return "file hidden by --exclude";
-    case FOUND_PRIVATE:
-        return "name that is not shown";
-    case FOUND_LOOP:
-        return "link loop";
-    case FOUND_DANGLING:
-    case FOUND_OUTSIDE:
-    case FOUND_DENIED:
-        return "symbolic link";
-    case FOUND_SPECIAL:
-        break;
-    }
-    return S_ISFIFO(found->stat.st_mode) ? "fifo" : S_ISSOCK(found->stat.st_mode) ? "socket" : "device";
-}
-
-bool scan_is_top(const struct found *found)
-{
-    return !strchr(found->path, '/');
-}
-
-bool scan_ends_with(const char *path, const char *end)
-{
-    size_t length = strlen(path), tail = strlen(end);
-
-    return length >= tail && !strcmp(path + length - tail, end);
-}
-
-char *scan_list(const struct scan *scan, bool (*wanted)(const struct found *found))
-{
-    UT_string text;
-    size_t n = 0;
-
-    utstring_init(&text);
-    for (size_t i = 0; i < scan->n; i++) {
-        const struct found *found = &scan->list[i];
-        if (!wanted(found))
-            continue;
-        if (n < LISTED_MAX)
-            utstring_printf(&text, "%s%s%s", n ? ", " : "", found->path,
-                            found->kind == FOUND_DIRECTORY ? "/" : "");
-        n++;
-    }
-    if (n > LISTED_MAX)
-        utstring_printf(&text, " and %zu more", n - LISTED_MAX);
-    if (n)
-        return utstring_body(&text);
-    utstring_done(&text);
-    return NULL;
-}
-
-static bool is_private(const struct found *found)
-{
-    return found->kind == FOUND_PRIVATE;
-}
-
-static bool is_loop(const struct found *found)
-{
-    return found->kind == FOUND_LOOP;
-}
-
-static bool is_special(const struct found *found)
-{
-    return found->kind == FOUND_SPECIAL;
-}
-
-static bool is_dangling(const struct found *found)
-{
-    return found->kind == FOUND_DANGLING;
-}
-
-static bool is_outside(const struct found *found)
-{
-    return found->kind == FOUND_OUTSIDE;
-}
-
-static bool is_denied(const struct found *found)
-{
-    return found->kind == FOUND_DENIED;
-}
-
-/* Top level only: what a downloader leaves below SRC is in .cache, which is not shown. */
-static bool is_incomplete(const struct found *found)
-{
-    return found->kind == FOUND_FILE && scan_is_top(found) && scan_ends_with(found->path, ".incomplete");
-}
-
-static int check_names(const struct scan *scan, const struct snapshot *snapshot, struct error *err)
-{
-    cleanup_free char *dangling = scan_list(scan, is_dangling);
-    cleanup_free char *incomplete = scan_list(scan, is_incomplete);
-    cleanup_free char *outside = scan_list(scan, is_outside);
-    cleanup_free char *denied = scan_list(scan, is_denied);
-
-    if (dangling)
-        return error_set(
-            err,
-            "download incomplete: links in %s that lead to no file: %s (finish the download, or hide them "
-            "with --exclude)",
-            snapshot->path, dangling);
-    if (incomplete)
-        return error_set(
-            err,
-            "download incomplete: unfinished files in %s: %s (finish the download, or hide them with "
-            "--exclude)",
-            snapshot->path, incomplete);
-    if (outside)
-        return error_set(
-            err, "links that lead out of %s%s: %s (--follow-symlinks lets them, --exclude hides them)",
-            snapshot->path, snapshot->blobs ? " and its cache's blobs/" : "", outside);
-    if (denied)
-        return regular_file_error(err, denied, "cannot be followed", EACCES);
-    return 0;
-}
-
-static void note_names(const struct scan *scan, const struct walk *walk, struct notes *notes)
-{
-    cleanup_free char *private = scan_list(scan, is_private);
-    cleanup_free char *loops = scan_list(scan, is_loop);
-    cleanup_free char *special = scan_list(scan, is_special);
-
-    if (private)
-        notes_add(notes, NOTE_INFO, "not shown: %s", private);
-    if (loops)
-        notes_add(notes, NOTE_WARNING, "not shown, links that lead back to themselves: %s", loops);
-    if (special)
-        notes_add(notes, NOTE_WARNING, "not shown, neither a file nor a directory: %s", special);
     for (size_t i = 0; walk->options->exclude && walk->options->exclude[i]; i++)
         if (!walk->exclude_used[i])
             notes_add(notes, NOTE_WARNING, "--exclude %s matches nothing in %s", walk->options->exclude[i],
                       walk->snapshot->path);
 }
 
-int scan_read(const struct snapshot *snapshot, const struct directory_options *options, struct arena *arena,
+int scan_read(const struct snapshot *snapshot, const struct scan_options *options, struct arena *arena,
               struct scan *scan, struct notes *notes, struct error *err)
 {
     const struct found top = {
-        .path = "", .target = snapshot->path, .stat = snapshot->stat, .kind = FOUND_DIRECTORY};
+        .path = "", .target = snapshot->path, .stat = snapshot->stat, .kind = LISTED_DIRECTORY};
     struct walk walk = {.snapshot = snapshot, .options = options, .arena = arena, .err = err};
     size_t n_globs = 0;
 
@@ -361,11 +220,11 @@ int scan_read(const struct snapshot *snapshot, const struct directory_options *o
         memcpy(scan->list, names, scan->n * sizeof *scan->list);
     }
     utarray_free(walk.names);
-    if (result || check_names(scan, snapshot, err)) {
+    if (result < 0) {
         scan_free(scan);
         return -1;
     }
-    note_names(scan, &walk, notes);
+    note_unused_globs(&walk, notes);
     return 0;
 }
 

@@ -1,87 +1,79 @@
+/* Choosing the weight files by name, and telling the user of what is not chosen. */
 #include "weights.h"
 
-#include "regular_file.h"
+#include "load.h"
+
 #include "layout/base/text.h"
 
-#include <fcntl.h>
 #include <string.h>
-#include <unistd.h>
-
-#include <utarray.h>
 
 #define INDEX_SIZE_MAX (UINT64_C(1) << 30)
 #define SINGLE_FILE "model.safetensors"
 
 struct choice {
-    const char *src;
-    struct scan *scan;
+    const struct listing *listing;
+    struct source *source;
     struct weights *weights;
     struct error *err;
 };
 
 static bool is_safetensors(const char *path)
 {
-    return scan_ends_with(path, ".safetensors");
+    return listing_ends_with(path, ".safetensors");
 }
 
 /* model.safetensors.index.json, and with a variant: model.safetensors.index.fp16.json */
 static bool is_index_name(const char *path)
 {
-    return strstr(path, ".safetensors.index.") && scan_ends_with(path, ".json");
+    return strstr(path, ".safetensors.index.") && listing_ends_with(path, ".json");
 }
 
 /* NULL unless the scan has a regular file of that name that may be shown. */
-static struct found *find_file(const struct scan *scan, const char *name)
+static const struct listed *find_file(const struct listing *listing, const char *name)
 {
-    struct found *found = scan_find(scan, name);
+    const struct listed *found = listing_find(listing, name);
 
-    return found && found->kind == FOUND_FILE ? found : NULL;
+    return found && found->kind == LISTED_FILE ? found : NULL;
 }
 
 /* Refuses a name that config.json or an index gives and that is not a file of the directory. */
 static int refuse_name(const struct choice *choice, const char *by, const char *name)
 {
-    const struct found *found = scan_find(choice->scan, name);
+    const struct listed *found = listing_find(choice->listing, name);
 
     if (!found)
         return error_set(choice->err, "%s names %s, which is not in %s: download incomplete?", by, name,
-                         choice->src);
-    if (found->kind == FOUND_EXCLUDED)
+                         choice->listing->top.path);
+    if (found->kind == LISTED_EXCLUDED)
         return error_set(choice->err, "%s names %s: --exclude cannot hide it", by, name);
     return error_set(choice->err, "%s names %s, which is a %s and not a file", by, name,
-                     scan_kind_name(found));
+                     listing_kind_name(found));
 }
 
-static char *load_index(const struct found *file, size_t *length, struct error *err)
-{
-    struct stat stat = file->stat;
-
-    int fd = regular_file_open(file->path, file->target, 1, &stat, err);
-    if (fd < 0)
-        return NULL;
-    char *text = regular_file_load(fd, file->path, (uint64_t)stat.st_size, INDEX_SIZE_MAX, err);
-    close(fd);
-    *length = (size_t)stat.st_size;
-    return text;
-}
-
-static int read_index(const struct choice *choice, const struct found *file)
+static int read_index(const struct choice *choice, const struct listed *file)
 {
     struct weights *weights = choice->weights;
     size_t length;
 
-    weights->index_text = load_index(file, &length, choice->err);
-    if (!weights->index_text)
-        return -1;
-    if (index_parse(file->path, weights->index_text, length, &weights->arena, &weights->index, choice->err))
+    weights->index_text = load_file(choice->source, file->file, INDEX_SIZE_MAX, &length, choice->err);
+    if (!weights->index_text || index_parse(file->info.path, weights->index_text, length, &weights->arena,
+                                            &weights->index, choice->err) < 0)
         return -1;
     weights->has_index = true;
+    weights->index_file = file;
     return 0;
 }
 
-static void take_file(struct weights *weights, struct found *file)
+static void set_role(const struct choice *choice, const struct listed *listed, enum weights_role role)
 {
-    file->role = ROLE_WEIGHT;
+    choice->weights->roles[listed - choice->listing->list] = role;
+}
+
+static void take_file(const struct choice *choice, const struct listed *file)
+{
+    struct weights *weights = choice->weights;
+
+    set_role(choice, file, ROLE_WEIGHT);
     weights->files = xreallocarray(weights->files, weights->n_files + 1, sizeof *weights->files);
     weights->files[weights->n_files++] = file;
 }
@@ -93,12 +85,12 @@ static int take_indexed_files(const struct choice *choice, const char *index_nam
     const char *missing = NULL;
 
     for (size_t i = 0; i < index->n_files; i++) {
-        struct found *file = find_file(choice->scan, index->files[i]);
+        const struct listed *file = find_file(choice->listing, index->files[i]);
         if (file) {
-            take_file(choice->weights, file);
+            take_file(choice, file);
             continue;
         }
-        if (scan_find(choice->scan, index->files[i]))
+        if (listing_find(choice->listing, index->files[i]))
             return refuse_name(choice, index_name, index->files[i]);
         missing = missing ? missing : index->files[i];
         n_missing++;
@@ -106,7 +98,7 @@ static int take_indexed_files(const struct choice *choice, const char *index_nam
     if (n_missing > 1)
         return error_set(choice->err,
                          "%s names %s and %zu more files of %zu that are not in %s: download incomplete?",
-                         index_name, missing, n_missing - 1, index->n_files, choice->src);
+                         index_name, missing, n_missing - 1, index->n_files, choice->listing->top.path);
     if (n_missing)
         return refuse_name(choice, index_name, missing);
     if (!index->n_files)
@@ -114,12 +106,12 @@ static int take_indexed_files(const struct choice *choice, const char *index_nam
     return 0;
 }
 
-static int choose_index(const struct choice *choice, struct found *file)
+static int choose_index(const struct choice *choice, const struct listed *file)
 {
-    file->role = ROLE_HIDDEN;
-    if (!choice->weights->has_index && read_index(choice, file))
+    set_role(choice, file, ROLE_HIDDEN);
+    if (!choice->weights->has_index && read_index(choice, file) < 0)
         return -1;
-    return take_indexed_files(choice, file->path);
+    return take_indexed_files(choice, file->info.path);
 }
 
 static int choose_named(const struct choice *choice, const char *name)
@@ -128,17 +120,17 @@ static int choose_named(const struct choice *choice, const char *name)
 
     if (strchr(name, '/') || !*name)
         return error_set(choice->err, "%s is \"%s\": it must name a file directly in %s", by, name,
-                         choice->src);
-    if (!is_safetensors(name) && !scan_ends_with(name, ".safetensors.index.json"))
+                         choice->listing->top.path);
+    if (!is_safetensors(name) && !listing_ends_with(name, ".safetensors.index.json"))
         return error_set(
             choice->err,
             "%s is \"%s\": moefs reads safetensors only (*.safetensors or *.safetensors.index.json)", by,
             name);
-    struct found *file = find_file(choice->scan, name);
+    const struct listed *file = find_file(choice->listing, name);
     if (!file)
         return refuse_name(choice, by, name);
     if (is_safetensors(name)) {
-        take_file(choice->weights, file);
+        take_file(choice, file);
         return 0;
     }
     choice->weights->index_name = name;
@@ -147,66 +139,67 @@ static int choose_named(const struct choice *choice, const char *name)
 }
 
 /* model.safetensors and an index: loaders take the former without a word, which is seldom what was meant. */
-static int choose_of_both(const struct choice *choice, struct found *index_file)
+static int choose_of_both(const struct choice *choice, const struct listed *index_file)
 {
-    if (read_index(choice, index_file))
+    if (read_index(choice, index_file) < 0)
         return -1;
     const struct index *index = &choice->weights->index;
-    if (index->n_files == 1 && !strcmp(index->files[0], SINGLE_FILE))
+    if (index->n_files == 1 && strcmp(index->files[0], SINGLE_FILE) == 0)
         return choose_index(choice, index_file);
     return error_set(
         choice->err,
         "%s holds both " SINGLE_FILE " and " WEIGHTS_INDEX_DEFAULT ", which names %zu files: loaders "
         "would take the former; say which with --exclude " SINGLE_FILE
         ", with --exclude " WEIGHTS_INDEX_DEFAULT ", or with transformers_weights in config.json",
-        choice->src, index->n_files);
+        choice->listing->top.path, index->n_files);
 }
 
-static bool is_consolidated(const struct found *found)
+static bool is_consolidated(const struct listed *found)
 {
-    const char *name = strrchr(found->path, '/');
+    const char *name = strrchr(found->info.path, '/');
 
-    name = name ? name + 1 : found->path;
-    return found->kind == FOUND_FILE && !strncmp(name, "consolidated", 12) &&
-           (is_safetensors(name) || scan_ends_with(name, ".pth"));
+    name = name ? name + 1 : found->info.path;
+    return found->kind == LISTED_FILE && strncmp(name, "consolidated", 12) == 0 &&
+           (is_safetensors(name) || listing_ends_with(name, ".pth"));
 }
 
-static bool is_adapter(const struct found *found)
+static bool is_adapter(const struct listed *found)
 {
-    return found->kind == FOUND_FILE && scan_is_top(found) && !strncmp(found->path, "adapter", 7) &&
-           (is_safetensors(found->path) || scan_ends_with(found->path, ".bin"));
+    return found->kind == LISTED_FILE && listing_is_top(found) &&
+           strncmp(found->info.path, "adapter", 7) == 0 &&
+           (is_safetensors(found->info.path) || listing_ends_with(found->info.path, ".bin"));
 }
 
-static bool is_gguf(const struct found *found)
+static bool is_gguf(const struct listed *found)
 {
-    return found->kind == FOUND_FILE && scan_ends_with(found->path, ".gguf");
+    return found->kind == LISTED_FILE && listing_ends_with(found->info.path, ".gguf");
 }
 
-static bool is_pickle(const struct found *found)
+static bool is_pickle(const struct listed *found)
 {
     static const char *const ends[] = {".bin", ".pth", ".pt", ".ckpt"};
 
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (found->kind == FOUND_FILE && scan_ends_with(found->path, ends[i]))
+        if (found->kind == LISTED_FILE && listing_ends_with(found->info.path, ends[i]))
             return !is_consolidated(found) && !is_adapter(found);
     return false;
 }
 
-static bool is_excluded_weight(const struct found *found)
+static bool is_excluded_weight(const struct listed *found)
 {
-    return found->kind == FOUND_EXCLUDED && scan_is_top(found) && is_safetensors(found->path);
+    return found->kind == LISTED_EXCLUDED && listing_is_top(found) && is_safetensors(found->info.path);
 }
 
-static bool is_lower_safetensors(const struct found *found)
+static bool is_lower_safetensors(const struct listed *found)
 {
-    return found->kind == FOUND_FILE && !scan_is_top(found) && is_safetensors(found->path) &&
+    return found->kind == LISTED_FILE && !listing_is_top(found) && is_safetensors(found->info.path) &&
            !is_consolidated(found);
 }
 
 static int refuse_without_weights(const struct choice *choice)
 {
     static const struct {
-        bool (*is)(const struct found *found);
+        bool (*is)(const struct listed *found);
         const char *text;
     } formats[] = {
         {is_gguf,
@@ -219,9 +212,9 @@ static int refuse_without_weights(const struct choice *choice)
         {is_excluded_weight, "weights that --exclude hides"},
     };
 
-    error_set(choice->err, "%s holds no safetensors weights", choice->src);
+    error_set(choice->err, "%s holds no safetensors weights", choice->listing->top.path);
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
-        cleanup_free char *names = scan_list(choice->scan, formats[i].is);
+        cleanup_free char *names = listing_names(choice->listing, formats[i].is);
         if (names)
             error_add(choice->err, "  it holds %s: %s", formats[i].text, names);
     }
@@ -230,158 +223,157 @@ static int refuse_without_weights(const struct choice *choice)
 
 static int choose_all(const struct choice *choice)
 {
-    for (size_t i = 0; i < choice->scan->n; i++) {
-        struct found *found = &choice->scan->list[i];
-        if (found->kind != FOUND_FILE || !scan_is_top(found) || !is_safetensors(found->path) ||
+    for (size_t i = 0; i < choice->listing->n; i++) {
+        const struct listed *found = &choice->listing->list[i];
+        if (found->kind != LISTED_FILE || !listing_is_top(found) || !is_safetensors(found->info.path) ||
             is_consolidated(found) || is_adapter(found))
             continue;
-        if (!text_is_utf8(found->path))
+        if (!text_is_utf8(found->info.path))
             return error_set(
                 choice->err,
                 "%s: the name of a weight file is not UTF-8, and the index could not hold it (rename it, "
                 "or hide it with --exclude)",
-                found->path);
-        take_file(choice->weights, found);
+                found->info.path);
+        take_file(choice, found);
     }
     return choice->weights->n_files ? 0 : refuse_without_weights(choice);
 }
 
 static int choose(const struct choice *choice, const struct config *config)
 {
-    struct found *single = find_file(choice->scan, SINGLE_FILE);
-    struct found *index_file = find_file(choice->scan, WEIGHTS_INDEX_DEFAULT);
+    const struct listed *single = find_file(choice->listing, SINGLE_FILE);
+    const struct listed *index_file = find_file(choice->listing, WEIGHTS_INDEX_DEFAULT);
 
     if (config->transformers_weights)
         return choose_named(choice, config->transformers_weights);
     if (single && index_file)
         return choose_of_both(choice, index_file);
     if (single) {
-        take_file(choice->weights, single);
+        take_file(choice, single);
         return 0;
     }
     return index_file ? choose_index(choice, index_file) : choose_all(choice);
 }
 
 /* Whether every file that the index names is shown as it is, so that the index is still true in the mount. */
-static bool index_stays_true(const struct scan *scan, const struct found *file)
+static bool index_stays_true(const struct listing *listing, struct source *source,
+                             const struct weights *weights, const struct listed *file)
 {
     struct arena arena = {0};
     struct index index = {0};
     struct error err = {0};
     size_t length;
 
-    cleanup_free char *text = load_index(file, &length, &err);
-    bool is_true = text && !index_parse(file->path, text, length, &arena, &index, &err);
+    cleanup_free char *text = load_file(source, file->file, INDEX_SIZE_MAX, &length, &err);
+    bool is_true = text && index_parse(file->info.path, text, length, &arena, &index, &err) == 0;
     for (size_t i = 0; is_true && i < index.n_files; i++) {
-        const struct found *named = find_file(scan, index.files[i]);
-        is_true = named && named->role == ROLE_PASS;
+        const struct listed *named = find_file(listing, index.files[i]);
+        is_true = named && weights->roles[named - listing->list] == ROLE_PASS;
     }
     error_free(&err);
     arena_free(&arena);
     return is_true;
 }
 
-static bool is_marked(const struct found *found)
-{
-    return found->marked;
-}
-
-/* The names of the marked ones, which are then unmarked; malloc'd or NULL. */
-static char *list_marked(struct scan *scan)
-{
-    char *names = scan_list(scan, is_marked);
-
-    for (size_t i = 0; i < scan->n; i++)
-        scan->list[i].marked = false;
-    return names;
-}
-
 /* Other indexes name files that the mount does not have, or not with those tensors. One that has the name of
  * the index to generate would be taken for it. */
-static void hide_other_indexes(struct scan *scan, const char *generated, struct notes *notes)
+static void hide_other_indexes(const struct listing *listing, struct source *source, struct weights *weights,
+                               struct notes *notes)
 {
-    for (size_t i = 0; i < scan->n; i++) {
-        struct found *found = &scan->list[i];
-        if (found->kind == FOUND_FILE && found->role == ROLE_PASS && scan_is_top(found) &&
-            is_index_name(found->path) &&
-            (!strcmp(found->path, generated) || !index_stays_true(scan, found))) {
-            found->role = ROLE_HIDDEN;
-            found->marked = true;
+    cleanup_free bool *marks = xcalloc(listing->n + 1, sizeof *marks);
+
+    for (size_t i = 0; i < listing->n; i++) {
+        const struct listed *found = &listing->list[i];
+        if (found->kind == LISTED_FILE && weights->roles[i] == ROLE_PASS && listing_is_top(found) &&
+            is_index_name(found->info.path) &&
+            (strcmp(found->info.path, weights->index_name) == 0 ||
+             !index_stays_true(listing, source, weights, found))) {
+            weights->roles[i] = ROLE_HIDDEN;
+            marks[i] = true;
         }
     }
-    cleanup_free char *names = list_marked(scan);
+    cleanup_free char *names = listing_marked_names(listing, marks);
     if (names)
         notes_add(notes, NOTE_WARNING,
                   "not shown, an index of files that the mount does not hold unchanged: %s", names);
 }
 
 /* Marks the directory that holds the file, or with `at_top` the one in SRC that it lies below. */
-static void mark_directory(struct scan *scan, const struct found *file, bool at_top)
+static void mark_directory(const struct listing *listing, const struct listed *file, bool at_top, bool *marks)
 {
-    cleanup_free char *path = xstrdup(file->path);
+    cleanup_free char *path = xstrdup(file->info.path);
 
     *(at_top ? strchr(path, '/') : strrchr(path, '/')) = '\0';
-    struct found *directory = scan_find(scan, path);
+    const struct listed *directory = listing_find(listing, path);
     if (directory)
-        directory->marked = true;
+        marks[directory - listing->list] = true;
 }
 
-static bool is_weight_format(const struct found *found)
+static bool is_weight_format(const struct listed *found)
 {
-    return is_safetensors(found->path) || is_pickle(found) || is_gguf(found) || is_consolidated(found) ||
+    return is_safetensors(found->info.path) || is_pickle(found) || is_gguf(found) || is_consolidated(found) ||
            is_adapter(found);
 }
 
-static void note_unconverted(struct scan *scan, struct notes *notes)
+static void note_unconverted(const struct listing *listing, const struct weights *weights,
+                             struct notes *notes)
 {
-    for (size_t i = 0; i < scan->n; i++) {
-        struct found *found = &scan->list[i];
-        if (found->kind != FOUND_FILE || found->role != ROLE_PASS || !is_weight_format(found))
+    cleanup_free bool *marks = xcalloc(listing->n + 1, sizeof *marks);
+
+    for (size_t i = 0; i < listing->n; i++) {
+        const struct listed *found = &listing->list[i];
+        if (found->kind != LISTED_FILE || weights->roles[i] != ROLE_PASS || !is_weight_format(found))
             continue;
-        if (scan_is_top(found))
-            found->marked = true;
+        if (listing_is_top(found))
+            marks[i] = true;
         else
-            mark_directory(scan, found, true);
+            mark_directory(listing, found, true, marks);
     }
-    cleanup_free char *names = list_marked(scan);
+    cleanup_free char *names = listing_marked_names(listing, marks);
     if (names)
         notes_add(notes, NOTE_INFO, "not converted, shown as they are: weights in %s (--exclude hides them)",
                   names);
 }
 
-static void note_other_checkpoints(struct scan *scan, struct notes *notes)
+static void note_other_checkpoints(const struct listing *listing, struct notes *notes)
 {
-    for (size_t i = 0; i < scan->n; i++) {
-        const struct found *found = &scan->list[i];
-        const char *name = strrchr(found->path, '/');
-        if (name && found->kind == FOUND_FILE && (!strcmp(name, "/config.json") || is_index_name(name)))
-            mark_directory(scan, found, false);
+    cleanup_free bool *marks = xcalloc(listing->n + 1, sizeof *marks);
+
+    for (size_t i = 0; i < listing->n; i++) {
+        const struct listed *found = &listing->list[i];
+        const char *name = strrchr(found->info.path, '/');
+        if (name && found->kind == LISTED_FILE && (strcmp(name, "/config.json") == 0 || is_index_name(name)))
+            mark_directory(listing, found, false, marks);
     }
-    cleanup_free char *names = list_marked(scan);
+    cleanup_free char *names = listing_marked_names(listing, marks);
     if (names)
         notes_add(notes, NOTE_INFO, "a checkpoint of its own, shown unconverted: %s: mount it separately",
                   names);
 }
 
-void weights_note_others(const struct weights *weights, struct scan *scan, struct notes *notes)
+void weights_note_others(const struct listing *listing, struct source *source, struct weights *weights,
+                         struct notes *notes)
 {
-    hide_other_indexes(scan, weights->index_name, notes);
-    note_unconverted(scan, notes);
-    note_other_checkpoints(scan, notes);
+    hide_other_indexes(listing, source, weights, notes);
+    note_unconverted(listing, weights, notes);
+    note_other_checkpoints(listing, notes);
 }
 
 static int compare_files(const void *a, const void *b)
 {
-    return strcmp((*(struct found *const *)a)->path, (*(struct found *const *)b)->path);
+    const struct listed *const *x = a, *const *y = b;
+
+    return strcmp((*x)->info.path, (*y)->info.path);
 }
 
-int weights_choose(const char *src, struct scan *scan, const struct config *config, struct weights *weights,
-                   struct error *err)
+int weights_choose(const struct listing *listing, struct source *source, const struct config *config,
+                   struct weights *weights, struct error *err)
 {
-    const struct choice choice = {src, scan, weights, err};
+    const struct choice choice = {listing, source, weights, err};
 
-    *weights = (struct weights){.index_name = WEIGHTS_INDEX_DEFAULT};
-    if (choose(&choice, config)) {
+    *weights = (struct weights){.index_name = WEIGHTS_INDEX_DEFAULT,
+                                .roles = xcalloc(listing->n + 1, sizeof *weights->roles)};
+    if (choose(&choice, config) < 0) {
         weights_free(weights);
         return -1;
     }
@@ -392,6 +384,7 @@ int weights_choose(const char *src, struct scan *scan, const struct config *conf
 void weights_free(struct weights *weights)
 {
     free(weights->files);
+    free(weights->roles);
     free(weights->index_text);
     arena_free(&weights->arena);
     *weights = (struct weights){0};

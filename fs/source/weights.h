@@ -4,34 +4,42 @@
 #ifndef MOEFS_FS_WEIGHTS_H
 #define MOEFS_FS_WEIGHTS_H
 
-#include "scan.h"
+#include "listing.h"
+#include "source.h"
 
+#include "layout/base/error.h"
 #include "layout/format/config.h"
 #include "layout/format/index.h"
 
 #define WEIGHTS_INDEX_DEFAULT "model.safetensors.index.json"
 
+/* What becomes of a name in the mount. */
+enum weights_role { ROLE_PASS, ROLE_WEIGHT, ROLE_HIDDEN };
+
 struct weights {
-    struct found **files; /* by name, bytes ascending */
+    const struct listed **files; /* by name, bytes ascending; in the listing */
     size_t n_files;
+    enum weights_role *roles; /* of each name of the listing */
     bool has_index;
-    struct index index;     /* of the files, when has_index */
-    const char *index_name; /* of the index to generate; lives as long as the config */
+    struct index index;              /* of the files, when has_index */
+    const struct listed *index_file; /* where it was read; NULL: none */
+    const char *index_name;          /* of the index to generate; lives as long as the config */
     bool index_required;
     char *index_text; /* what the index's metadata points into */
     struct arena arena;
 };
 
-/* Gives the weights and their index their roles. The weights point into the scan. On failure -1, with nothing
- * to free. */
-int weights_choose(const char *src, struct scan *scan, const struct config *config, struct weights *weights,
-                   struct error *err);
+/* Gives the weights and their index their roles; reads nothing but the index. The weights point into the
+ * listing. On failure -1, with nothing to free. */
+int weights_choose(const struct listing *listing, struct source *source, const struct config *config,
+                   struct weights *weights, struct error *err);
 
 /* Gives back what is not needed any more once the headers have been read. */
 void weights_free(struct weights *weights);
 
 /* Once the weights are chosen: hides the indexes that would no longer be true, and notes what passes through
  * although a user might take it for converted: other weights, other checkpoints below. */
-void weights_note_others(const struct weights *weights, struct scan *scan, struct notes *notes);
+void weights_note_others(const struct listing *listing, struct source *source, struct weights *weights,
+                         struct notes *notes);
 
 #endif

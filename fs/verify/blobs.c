@@ -1,14 +1,11 @@
 /* Level 0: files against what their names and indexes promise. */
 #include "verify.h"
 
-#include "fs/source/regular_file.h"
+#include "fs/source/load.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #ifdef MOEFS_HAVE_LIBCRYPTO
 #include <openssl/evp.h>
@@ -18,70 +15,55 @@
 #define INDEX_MAX (UINT64_C(1) << 30)
 #define SHA256_DIGITS 64
 
-/* The sha256 that a file's real name promises, in path: a blob that came through LFS into a Hugging Face
- * cache. NULL for others. */
-static const char *promised_digest(const char *path)
-{
-    const char *name = strrchr(path, '/');
-    static const char folder[] = "/blobs";
-
-    if (!name || (size_t)(name - path) < strlen(folder) ||
-        strncmp(name - strlen(folder), folder, strlen(folder)) != 0)
-        return NULL;
-    name++;
-    return strlen(name) == SHA256_DIGITS && strspn(name, "0123456789abcdef") == SHA256_DIGITS ? name : NULL;
-}
-
 #ifdef MOEFS_HAVE_LIBCRYPTO
-static int digest_descriptor(int fd, const char *path, char text[SHA256_DIGITS + 1], struct error *err)
+static int digest_file(struct source *source, uint32_t file, char text[SHA256_DIGITS + 1], struct error *err)
 {
+    const uint64_t size = source->files[file].size;
     unsigned char digest[EVP_MAX_MD_SIZE];
     unsigned length = 0;
-    ssize_t n = 0;
+    int result = 0;
 
     EVP_MD_CTX *context = EVP_MD_CTX_new();
     cleanup_free unsigned char *buffer = xmalloc(PIECE);
     bool good = context && EVP_DigestInit_ex(context, EVP_sha256(), NULL);
-    for (off_t at = 0; good && (n = pread(fd, buffer, PIECE, at)) > 0; at += n)
-        good = EVP_DigestUpdate(context, buffer, (size_t)n);
-    const int error = errno;
-    good = good && n == 0 && EVP_DigestFinal_ex(context, digest, &length);
+    for (uint64_t at = 0; good && result == 0 && at < size; at += PIECE) {
+        const size_t n = size - at < PIECE ? (size_t)(size - at) : PIECE;
+        result = load_range(source, file, at, buffer, n, err);
+        good = result < 0 || EVP_DigestUpdate(context, buffer, n);
+    }
+    good = good && EVP_DigestFinal_ex(context, digest, &length);
     EVP_MD_CTX_free(context);
+    if (result < 0)
+        return -1;
     if (!good)
-        return error_set(err, "%s: %s", path, n < 0 ? strerror(error) : "libcrypto cannot compute SHA-256");
+        return error_set(err, "%s: libcrypto cannot compute SHA-256", source_name(source, file));
     for (unsigned i = 0; i < length; i++)
         snprintf(text + 2 * i, 3, "%02x", digest[i]);
     return 0;
 }
 #else
-static int digest_descriptor(int fd, const char *path, char text[SHA256_DIGITS + 1], struct error *err)
+static int digest_file(struct source *source, uint32_t file, char text[SHA256_DIGITS + 1], struct error *err)
 {
-    (void)fd;
     text[0] = '\0';
-    return error_set(err, "%s: --source needs a moefs built with libcrypto (OpenSSL)", path);
+    return error_set(err, "%s: --source needs a moefs built with libcrypto (OpenSSL)",
+                     source_name(source, file));
 }
 #endif
 
-static int check_blob(struct verify *verify, const struct source_file *file, uint32_t number,
-                      uint64_t *n_checked, struct error *err)
+static int check_blob(struct verify *verify, struct source *source, uint32_t file, uint64_t *n_checked,
+                      struct error *err)
 {
-    const struct difference place = report_place(number, "blob");
+    const struct difference place = report_place(file, "blob");
+    const char *promised = source->files[file].sha256;
     char found[SHA256_DIGITS + 1];
-    cleanup_free char *real = realpath(file->path, NULL);
-    const char *promised = real ? promised_digest(real) : NULL;
 
     if (!promised)
         return 0;
-    int fd = open(real, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return error_set(err, "%s: %s", real, strerror(errno));
-    const int result = digest_descriptor(fd, file->path, found, err);
-    close(fd);
-    if (result < 0)
+    if (digest_file(source, file, found, err) < 0)
         return -1;
     ++*n_checked;
     if (strcmp(found, promised) != 0)
-        report_difference(&verify->report, &place, file->path,
+        report_difference(&verify->report, &place, source_name(source, file),
                           "its name in the cache promises sha256 %s, its contents have %s", promised, found);
     return 0;
 }
@@ -91,8 +73,8 @@ int verify_source(struct verify *verify, const struct directory *directory, stru
 {
     uint64_t n_checked = 0;
 
-    for (uint32_t f = 0; f < directory->n_files; f++)
-        if (check_blob(verify, &directory->files[f], f, &n_checked, err) < 0)
+    for (uint32_t f = 0; f < directory->source->n_files; f++)
+        if (check_blob(verify, directory->source, f, &n_checked, err) < 0)
             return -1;
     if (verify_index(verify, "the source", directory, err) < 0)
         return -1;
@@ -100,7 +82,7 @@ int verify_source(struct verify *verify, const struct directory *directory, stru
         printf("source: %" PRIu64
                " of %u files are named by their sha256 and were checked; %u headers fit their "
                "files' sizes\n",
-               n_checked, directory->n_files, directory->checkpoint.n_shards);
+               n_checked, directory->source->n_files, directory->checkpoint.n_shards);
     return 0;
 }
 
@@ -148,23 +130,15 @@ int verify_index(struct verify *verify, const char *title, const struct director
                  struct error *err)
 {
     const struct checkpoint *checkpoint = &directory->checkpoint;
-    cleanup_free char *path = xasprintf("%s/%s", directory->path, checkpoint->index_name);
     struct arena arena = {0};
     struct index index;
     struct side side;
-    struct stat stat_buffer;
+    size_t size;
 
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT)
-        return 0; /* a single file needs none; what lacks one it needs was refused when it was opened */
-    if (fd < 0 || fstat(fd, &stat_buffer) < 0) {
-        if (fd >= 0)
-            close(fd);
-        return error_set(err, "%s: %s", path, strerror(errno));
-    }
-    const uint64_t size = (uint64_t)stat_buffer.st_size;
-    cleanup_free char *text = regular_file_load(fd, path, size, INDEX_MAX, err);
-    close(fd);
+    if (directory->index_file == DIRECTORY_NO_FILE)
+        return 0; /* what lacks an index that it needs was refused when it was opened */
+    const char *path = source_name(directory->source, directory->index_file);
+    cleanup_free char *text = load_file(directory->source, directory->index_file, INDEX_MAX, &size, err);
     if (!text)
         return -1;
     int result = index_parse(path, text, size, &arena, &index, err);

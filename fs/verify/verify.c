@@ -88,11 +88,12 @@ int verify_run(const struct verify_options *options, const struct verify_input *
     int result = -1;
 
     report_begin(&verify.report, 0);
-    side_of_checkpoint(&verify.sides[verify.n_sides++], "the source", verify.checkpoint, input->source);
+    side_of_checkpoint(&verify.sides[verify.n_sides++], "the source", verify.checkpoint,
+                       input->source_directory->source);
     side_of_plan(&verify.sides[verify.n_sides++], "the reader", input->plan, input->reader);
     if (options->other)
         side_of_checkpoint(&verify.sides[verify.n_sides++], options->other,
-                           &input->other_directory->checkpoint, input->other);
+                           &input->other_directory->checkpoint, input->other_directory->source);
     if (run_levels(&verify, input, err) == 0) {
         messages_print_notes(&verify.report.notes);
         if (options->json)

@@ -154,11 +154,9 @@ struct verify_options {
 struct verify_input {
     const struct plan_options *plan_options;
     const struct directory *source_directory;
-    struct source *source;
     const struct plan *plan;
-    struct reader *reader; /* of the plan */
-    const struct directory *other_directory;
-    struct source *other; /* NULL: there is no other directory */
+    struct reader *reader;                   /* of the plan */
+    const struct directory *other_directory; /* not looked at without options.other */
 };
 
 /* Compares and prints the report. 0: equal; 1: a difference was found; -1 with *err set: a failure. */

@@ -35,25 +35,25 @@ static void set_size(struct stat *stat, uint64_t size)
  * grants to others. */
 static struct stat virtual_stat(const struct directory *directory)
 {
-    struct stat stat = {.st_nlink = 1, .st_uid = directory->stat.st_uid, .st_gid = directory->stat.st_gid};
+    struct stat stat = {.st_nlink = 1, .st_uid = directory->top.uid, .st_gid = directory->top.gid};
     mode_t mode = 0444;
 
     for (uint32_t i = 0; i < directory->checkpoint.n_shards; i++) {
-        const struct stat *shard = &directory->files[i].stat;
+        const struct source_info *shard = &directory->source->files[i];
         if (i == 0) {
-            stat.st_uid = shard->st_uid;
-            stat.st_gid = shard->st_gid;
-            stat.st_mtim = shard->st_mtim;
+            stat.st_uid = shard->uid;
+            stat.st_gid = shard->gid;
+            stat.st_mtim = shard->mtime;
         }
-        mode_t others = shard->st_mode & 0004;
-        mode &= shard->st_mode;
-        if (shard->st_uid != stat.st_uid)
+        mode_t others = shard->mode & 0004;
+        mode &= shard->mode;
+        if (shard->uid != stat.st_uid)
             mode &= ~(mode_t)0400 | others << 6;
-        if (shard->st_gid != stat.st_gid)
+        if (shard->gid != stat.st_gid)
             mode &= ~(mode_t)0040 | others << 3;
-        if (shard->st_mtim.tv_sec > stat.st_mtim.tv_sec ||
-            (shard->st_mtim.tv_sec == stat.st_mtim.tv_sec && shard->st_mtim.tv_nsec > stat.st_mtim.tv_nsec))
-            stat.st_mtim = shard->st_mtim;
+        if (shard->mtime.tv_sec > stat.st_mtim.tv_sec ||
+            (shard->mtime.tv_sec == stat.st_mtim.tv_sec && shard->mtime.tv_nsec > stat.st_mtim.tv_nsec))
+            stat.st_mtim = shard->mtime;
     }
     stat.st_mode = S_IFREG | mode;
     stat.st_atim = stat.st_mtim;
@@ -61,22 +61,22 @@ static struct stat virtual_stat(const struct directory *directory)
     return stat;
 }
 
-static struct stat passed_stat(const struct stat *source, bool is_directory)
+static struct stat passed_stat(const struct source_info *info, bool is_directory)
 {
-    struct stat stat = {.st_uid = source->st_uid,
-                        .st_gid = source->st_gid,
-                        .st_mtim = source->st_mtim,
-                        .st_atim = source->st_mtim,
-                        .st_ctim = source->st_mtim};
+    struct stat stat = {.st_uid = info->uid,
+                        .st_gid = info->gid,
+                        .st_mtim = info->mtime,
+                        .st_atim = info->mtime,
+                        .st_ctim = info->mtime};
 
     if (is_directory) {
-        stat.st_mode = S_IFDIR | (source->st_mode & 0555);
+        stat.st_mode = S_IFDIR | (info->mode & 0555);
         stat.st_nlink = 2;
         set_size(&stat, 4096);
     } else {
-        stat.st_mode = S_IFREG | (source->st_mode & 0444);
+        stat.st_mode = S_IFREG | (info->mode & 0444);
         stat.st_nlink = 1;
-        set_size(&stat, (uint64_t)source->st_size);
+        set_size(&stat, info->size);
     }
     return stat;
 }
@@ -87,7 +87,7 @@ static void fill_inodes(struct tree *tree, const struct directory *directory, co
     struct tree_inode *inode = tree->inodes;
 
     *inode++ =
-        (struct tree_inode){.path = "", .kind = TREE_DIRECTORY, .stat = passed_stat(&directory->stat, true)};
+        (struct tree_inode){.path = "", .kind = TREE_DIRECTORY, .stat = passed_stat(&directory->top, true)};
     for (uint32_t i = 0; i < plan->n_files; i++, inode++) {
         *inode =
             (struct tree_inode){.path = plan->files[i].name, .kind = TREE_PLANNED, .file = i, .stat = common};
@@ -95,10 +95,10 @@ static void fill_inodes(struct tree *tree, const struct directory *directory, co
     }
     for (uint32_t i = 0; i < directory->n_entries; i++, inode++) {
         const struct directory_entry *entry = &directory->entries[i];
-        *inode = (struct tree_inode){.path = entry->path,
+        *inode = (struct tree_inode){.path = entry->info.path,
                                      .kind = entry->is_directory ? TREE_DIRECTORY : TREE_PASSED,
                                      .file = entry->file,
-                                     .stat = passed_stat(&entry->stat, entry->is_directory)};
+                                     .stat = passed_stat(&entry->info, entry->is_directory)};
     }
 }
 

@@ -239,12 +239,13 @@ int main(int argc, char **argv)
         bench_kernel(size, 2048, 1536, rounds * 3);
     bench_kernel(2, 768, 2048, rounds * 3);
     int fd = open_file(argv[1]);
-    struct source_file opened = {.fd = dup(fd), .path = argv[1]};
-    if (opened.fd < 0 || fstat(opened.fd, &opened.stat) != 0)
+    struct files_target target = {.path = argv[1], .target = argv[1]};
+    struct error err = {0};
+    if (fstat(fd, &target.stat) != 0)
         fail(argv[1]);
-    struct source *source = source_files_open(&opened, 1);
+    struct source *source = source_files_open(".", &target, 1, &err);
     if (!source)
-        fail("source");
+        fail(err.text);
     for (size_t i = 0; i < N_SHAPES; i++) {
         bench_shape(&shapes[i], fd, source, 1, rounds);
         if (threads > 1)

@@ -101,7 +101,7 @@ static int read_piece(void *context, unsigned thread, uint64_t number)
 static void forget(const struct directory *directory)
 {
     for (uint32_t f = 0; f < directory->checkpoint.n_shards; f++) {
-        int fd = open(directory->files[f].path, O_RDONLY | O_CLOEXEC);
+        int fd = open(source_name(directory->source, f), O_RDONLY | O_CLOEXEC);
         if (fd < 0 || fdatasync(fd) < 0 || posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0)
             fail("the page cache cannot be told");
         close(fd);
@@ -144,7 +144,7 @@ int main(int argc, char **argv)
 {
     static struct reading reading;
     static double wall[2][ROUNDS_MAX], cpu[2][ROUNDS_MAX];
-    const struct directory_options options = {0};
+    const struct scan_options options = {0};
     const struct plan_options plan_options = {0};
     const unsigned threads = parallel_processors();
     struct directory directory;
@@ -161,8 +161,7 @@ int main(int argc, char **argv)
     if (directory_open(argv[2], &options, &directory, &err) < 0 ||
         plan_build(&directory.checkpoint, &plan_options, &plan, &err) < 0)
         fail(err.text);
-    struct source *source = directory_source(&directory, &err);
-    if (!source || !(reading.reader = reader_new(&plan, source, READER_CACHE_DEFAULT)))
+    if (!(reading.reader = reader_new(&plan, directory.source, READER_CACHE_DEFAULT)))
         fail("out of memory");
     find_pieces(&plan, layer, &reading);
     reading.buffers = xcalloc(threads, sizeof *reading.buffers);
@@ -193,7 +192,6 @@ int main(int argc, char **argv)
         free(reading.buffers[t]);
     free(reading.buffers);
     reader_free(reading.reader);
-    source_close(source);
     plan_free(&plan);
     directory_close(&directory);
     return 0;

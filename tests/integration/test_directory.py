@@ -428,7 +428,7 @@ def test_too_few_open_files(src, run_moefs):
         write(src / f"{i}.txt", "x")
     result = run_moefs("plan", src, preexec_fn=limit_files(32, 32))
     assert result.returncode == 1
-    assert "65 files" in result.stderr and "limit is 32" in result.stderr
+    assert "66 files" in result.stderr and "limit is 32" in result.stderr
 
 
 def test_special_files_are_never_opened(src, run_moefs):

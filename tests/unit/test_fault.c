@@ -32,8 +32,9 @@ static void x_close(struct source *source)
     closed++;
 }
 
+static const struct source_info x_files[] = {{.path = "a", .size = 10}, {.path = "b", .size = 20}};
 static const struct source_ops x_ops = {.pread = x_pread, .close = x_close};
-static struct source x_source = {&x_ops};
+static struct source x_source = {.ops = &x_ops, .files = x_files, .n_files = 2};
 
 #define READS_MAX 8
 
@@ -115,6 +116,21 @@ static void test_wrong_text(void **state)
     assert_int_equal(closed, 0);
 }
 
+/* What lies over a source shows the same files. */
+static void test_files(void **state)
+{
+    struct error err = {0};
+    struct source *source = source_fault_open(&x_source, "error:", &err);
+
+    (void)state;
+    assert_non_null(source);
+    assert_ptr_equal(source->files, x_files);
+    assert_int_equal(source->n_files, 2);
+    assert_string_equal(source_name(source, 1), "b");
+    assert_null(source_name(source, 2));
+    source_close(source);
+}
+
 static double seconds_of_read(struct source *source, uint32_t file)
 {
     struct timespec a, b;
@@ -164,10 +180,8 @@ static void test_trigger(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rules),
-        cmocka_unit_test(test_wrong_text),
-        cmocka_unit_test(test_delay),
-        cmocka_unit_test(test_trigger),
+        cmocka_unit_test(test_rules), cmocka_unit_test(test_wrong_text), cmocka_unit_test(test_files),
+        cmocka_unit_test(test_delay), cmocka_unit_test(test_trigger),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

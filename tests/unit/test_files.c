@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include <cmocka.h>
 
@@ -39,7 +38,8 @@ static void write_bytes(const char *path, const unsigned char *bytes, size_t n)
 static int set_up(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
-    struct source_file opened = {.path = "weights"};
+    struct files_target target = {.path = "a", .target = f->path};
+    struct error err = {0};
 
     strcpy(f->folder, "/tmp/moefs-test-XXXXXX");
     assert_non_null(mkdtemp(f->folder));
@@ -51,13 +51,11 @@ static int set_up(void **state)
     write_bytes(f->path, f->bytes, SIZE);
     /* Far from now, so that no change in the test falls into the same tick of the clock. */
     assert_int_equal(utimensat(AT_FDCWD, f->path, (struct timespec[]){{1000, 5}, {1000, 5}}, 0), 0);
-    opened.fd = open(f->path, O_RDONLY);
-    assert_true(opened.fd >= 0);
-    assert_int_equal(fstat(opened.fd, &opened.stat), 0);
-    opened.head_length = HEAD;
-    opened.head_digest = XXH3_64bits(f->bytes, HEAD);
-    f->source = source_files_open(&opened, 1);
+    assert_int_equal(stat(f->path, &target.stat), 0);
+    f->source = source_files_open(f->folder, &target, 1, &err);
     assert_non_null(f->source);
+    assert_int_equal(source_hold_head(f->source, 0, f->bytes, HEAD), 0);
+    assert_int_equal(source_keep(f->source, (uint32_t[]){0}, 1), 0);
     f->log_fd = open(f->log, O_CREAT | O_RDWR | O_APPEND, 0600);
     log_to_descriptor(f->log_fd);
     *state = f;
@@ -129,7 +127,7 @@ static void test_ranges(void **state)
     }
     assert_int_equal(count_log_lines(*state, "error:"), 1);
     assert_int_equal(source_pread(((struct fixture *)*state)->source, 1, 0, NULL, 0), EINVAL);
-    assert_string_equal(source_name(((struct fixture *)*state)->source, 0), "weights");
+    assert_string_equal(source_name(((struct fixture *)*state)->source, 0), ((struct fixture *)*state)->path);
     assert_null(source_name(((struct fixture *)*state)->source, 1));
 }
 

@@ -51,7 +51,7 @@ static uint64_t random_below(uint64_t n)
 
 static void memory_open(struct memory_source *memory, size_t size)
 {
-    *memory = (struct memory_source){.source = {&memory_ops}, .size = size, .fail_after = UINT64_MAX};
+    *memory = (struct memory_source){.source = {.ops = &memory_ops}, .size = size, .fail_after = UINT64_MAX};
     for (int i = 0; i < 4; i++) {
         memory->bytes[i] = xmalloc(size);
         for (size_t k = 0; k < size; k++)

@@ -107,7 +107,8 @@ static int set_up(void **state)
 {
     static const size_t sizes[] = {SHARD_0, SHARD_1};
     struct fixture *f = xcalloc(1, sizeof *f);
-    struct source_file opened[2] = {0};
+    struct files_target targets[2] = {0};
+    struct error err = {0};
 
     strcpy(f->folder, "/tmp/moefs-test-XXXXXX");
     assert_non_null(mkdtemp(f->folder));
@@ -120,11 +121,14 @@ static int set_up(void **state)
             f->shards[i][k] = (unsigned char)((k * 2654435761u + (unsigned)i) >> 13);
         int fd = open(f->path[i], O_CREAT | O_RDWR, 0600);
         assert_int_equal(write(fd, f->shards[i], sizes[i]), sizes[i]);
-        opened[i] = (struct source_file){.fd = fd, .path = f->path[i]};
-        fstat(fd, &opened[i].stat);
+        targets[i] = (struct files_target){.path = f->path[i], .target = f->path[i]};
+        fstat(fd, &targets[i].stat);
+        close(fd);
     }
     expect(f);
-    f->source = source_files_open(opened, 2);
+    f->source = source_files_open(f->folder, targets, 2, &err);
+    assert_non_null(f->source);
+    assert_int_equal(source_keep(f->source, (uint32_t[]){0, 1}, 2), 0);
     f->log_fd = open(f->log, O_CREAT | O_RDWR | O_APPEND, 0600);
     log_to_descriptor(f->log_fd);
     *state = f;

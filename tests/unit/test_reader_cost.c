@@ -59,7 +59,7 @@ static const struct source_ops counting_ops = {.pread = counting_pread};
 static struct counting_source counting_new(void)
 {
     return (struct counting_source){
-        .source = {&counting_ops}, .lock = PTHREAD_MUTEX_INITIALIZER, .met = PTHREAD_COND_INITIALIZER};
+        .source = {.ops = &counting_ops}, .lock = PTHREAD_MUTEX_INITIALIZER, .met = PTHREAD_COND_INITIALIZER};
 }
 
 /* Experts whose target is the transpose of a source matrix of rows x columns BF16 elements; step 2: its even

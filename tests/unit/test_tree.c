@@ -10,26 +10,24 @@
 #include <cmocka.h>
 
 /* A source directory and a plan as literals: two shards become two weight files and an index. */
-static struct source_file files[] = {
-    {.path = "a.safetensors",
-     .stat = {.st_mode = S_IFREG | 0640, .st_uid = 7, .st_gid = 8, .st_mtim = {100, 5}}},
-    {.path = "b.safetensors",
-     .stat = {.st_mode = S_IFREG | 0755, .st_uid = 7, .st_gid = 8, .st_mtim = {100, 9}}},
+static struct source_info files[] = {
+    {.path = "a.safetensors", .mode = S_IFREG | 0640, .uid = 7, .gid = 8, .mtime = {100, 5}},
+    {.path = "b.safetensors", .mode = S_IFREG | 0755, .uid = 7, .gid = 8, .mtime = {100, 9}},
     {.path = "config.json"},
 };
 
+static struct source source = {.files = files, .n_files = sizeof files / sizeof *files};
+
 static struct directory_entry entries[] = {
-    {.path = "a", .is_directory = true, .stat = {.st_mode = S_IFDIR | 0755}},
-    {.path = "a.b",
-     .is_directory = true,
-     .stat = {.st_mode = S_IFDIR | 0700, .st_uid = 3, .st_mtim = {50, 1}}},
-    {.path = "a.b/x", .file = 4, .stat = {.st_mode = S_IFREG | 0666}},
-    {.path = "a/deep", .is_directory = true, .stat = {.st_mode = S_IFDIR | 0755}},
-    {.path = "a/deep/y", .file = 5, .stat = {.st_mode = S_IFREG | 0644}},
-    {.path = "a/x", .file = 3, .stat = {.st_mode = S_IFREG | 0600}},
-    {.path = "config.json",
-     .file = 2,
-     .stat = {.st_mode = S_IFREG | 0755, .st_uid = 1, .st_gid = 2, .st_size = 513, .st_mtim = {70, 3}}},
+    {.info = {.path = "a", .mode = S_IFDIR | 0755}, .is_directory = true},
+    {.info = {.path = "a.b", .mode = S_IFDIR | 0700, .uid = 3, .mtime = {50, 1}}, .is_directory = true},
+    {.info = {.path = "a.b/x", .mode = S_IFREG | 0666}, .file = 4},
+    {.info = {.path = "a/deep", .mode = S_IFDIR | 0755}, .is_directory = true},
+    {.info = {.path = "a/deep/y", .mode = S_IFREG | 0644}, .file = 5},
+    {.info = {.path = "a/x", .mode = S_IFREG | 0600}, .file = 3},
+    {.info =
+         {.path = "config.json", .mode = S_IFREG | 0755, .uid = 1, .gid = 2, .size = 513, .mtime = {70, 3}},
+     .file = 2},
 };
 
 static struct planned_file planned[] = {
@@ -47,12 +45,11 @@ struct fixture {
 static struct fixture make(void)
 {
     return (struct fixture){
-        .directory = {.stat = {.st_mode = S_IFDIR | 0775, .st_uid = 11, .st_gid = 12, .st_mtim = {90, 2}},
+        .directory = {.top = {.mode = S_IFDIR | 0775, .uid = 11, .gid = 12, .mtime = {90, 2}},
                       .checkpoint = {.n_shards = 2},
                       .entries = entries,
                       .n_entries = sizeof entries / sizeof *entries,
-                      .files = files,
-                      .n_files = 6},
+                      .source = &source},
         .plan = {.files = planned, .n_files = 3, .n_weight_files = 2},
     };
 }
@@ -216,13 +213,14 @@ static void modes_of_shards_with_different_owners(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct fixture fixture = make();
-        struct source_file shards[2] = {files[0], files[1]};
+        struct source_info shards[2] = {files[0], files[1]};
         struct error err = {0};
-        shards[0].stat.st_mode = S_IFREG | cases[i].first;
-        shards[1].stat.st_mode = S_IFREG | cases[i].second;
-        shards[1].stat.st_uid = cases[i].uid;
-        shards[1].stat.st_gid = cases[i].gid;
-        fixture.directory.files = shards;
+        struct source other = {.files = shards, .n_files = 2};
+        shards[0].mode = S_IFREG | cases[i].first;
+        shards[1].mode = S_IFREG | cases[i].second;
+        shards[1].uid = cases[i].uid;
+        shards[1].gid = cases[i].gid;
+        fixture.directory.source = &other;
         assert_int_equal(tree_build(&fixture.directory, &fixture.plan, &fixture.tree, &err), 0);
         assert_int_equal(walk(&fixture.tree, "a.safetensors")->stat.st_mode, S_IFREG | cases[i].expected);
         tree_free(&fixture.tree);
@@ -271,11 +269,11 @@ static void refuse(struct directory_entry entry, const char *name)
 static void one_name_for_two_files_is_refused(void **state)
 {
     (void)state;
-    refuse((struct directory_entry){.path = "b.safetensors", .file = 3}, "b.safetensors");
-    refuse((struct directory_entry){.path = "b.safetensors", .is_directory = true}, "--exclude");
+    refuse((struct directory_entry){.info.path = "b.safetensors", .file = 3}, "b.safetensors");
+    refuse((struct directory_entry){.info.path = "b.safetensors", .is_directory = true}, "--exclude");
     /* a file in what is a weight file, and a file in nothing */
-    refuse((struct directory_entry){.path = "b.safetensors/x", .file = 3}, "b.safetensors/x");
-    refuse((struct directory_entry){.path = "nowhere/x", .file = 3}, "nowhere/x");
+    refuse((struct directory_entry){.info.path = "b.safetensors/x", .file = 3}, "b.safetensors/x");
+    refuse((struct directory_entry){.info.path = "nowhere/x", .file = 3}, "nowhere/x");
 }
 
 int main(void)
