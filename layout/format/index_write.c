@@ -4,6 +4,8 @@
 #include "json.h"
 #include "json_write.h"
 
+#include "layout/base/memory_stream.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -248,19 +250,16 @@ static void write_weight_map(FILE *out, const char *const *tensors, const char *
 char *index_write(const char *metadata, size_t metadata_length, uint64_t total_size,
                   const char *const *tensors, const char *const *files, size_t n, uint64_t *length)
 {
-    char *text = NULL;
-    size_t size = 0;
-    FILE *out = open_memstream(&text, &size);
+    struct memory_stream stream;
+    size_t size;
 
-    if (!out)
-        memory_exhausted();
-    fputs("{\n  \"metadata\": ", out);
-    write_metadata(out, metadata, metadata_length, total_size);
-    fputs(",\n  \"weight_map\": ", out);
-    write_weight_map(out, tensors, files, n);
-    fputs("\n}\n", out);
-    if (ferror(out) | fclose(out))
-        memory_exhausted();
+    memory_stream_open(&stream);
+    fputs("{\n  \"metadata\": ", stream.out);
+    write_metadata(stream.out, metadata, metadata_length, total_size);
+    fputs(",\n  \"weight_map\": ", stream.out);
+    write_weight_map(stream.out, tensors, files, n);
+    fputs("\n}\n", stream.out);
+    char *text = memory_stream_close(&stream, &size);
     *length = size;
     return text;
 }

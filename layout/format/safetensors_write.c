@@ -2,6 +2,7 @@
 #include "safetensors.h"
 
 #include "layout/base/checked.h"
+#include "layout/base/memory_stream.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -28,9 +29,10 @@ static void write_tensor(FILE *out, const struct tensor_info *info, uint64_t beg
 }
 
 /* The JSON behind the 8 bytes of its length, which are filled in later; padded to a multiple of 8. */
-static int write_all(FILE *out, const char *file_name, const struct tensor_info *const *tensors,
-                     size_t n_tensors, struct error *err)
+static int write_all(struct memory_stream *stream, const char *file_name,
+                     const struct tensor_info *const *tensors, size_t n_tensors, struct error *err)
 {
+    FILE *out = stream->out;
     uint64_t begin = 0, bytes, end;
 
     fwrite((const char[PREFIX_SIZE]){0}, 1, PREFIX_SIZE, out);
@@ -43,7 +45,7 @@ static int write_all(FILE *out, const char *file_name, const struct tensor_info 
         begin = end;
     }
     putc('}', out);
-    while (ftello(out) % 8 != 0)
+    for (size_t length = memory_stream_length(stream); length % 8 != 0; length++)
         putc(' ', out);
     return 0;
 }
@@ -51,15 +53,12 @@ static int write_all(FILE *out, const char *file_name, const struct tensor_info 
 char *safetensors_write_header(const char *file_name, const struct tensor_info *const *tensors,
                                size_t n_tensors, uint64_t *length, struct error *err)
 {
-    char *header = NULL;
-    size_t size = 0;
-    FILE *out = open_memstream(&header, &size);
+    struct memory_stream stream;
+    size_t size;
 
-    if (!out)
-        memory_exhausted();
-    int failed = write_all(out, file_name, tensors, n_tensors, err);
-    if (ferror(out) | fclose(out))
-        memory_exhausted();
+    memory_stream_open(&stream);
+    int failed = write_all(&stream, file_name, tensors, n_tensors, err);
+    char *header = memory_stream_close(&stream, &size);
     uint64_t n = size - PREFIX_SIZE;
     if (!failed && n > SAFETENSORS_HEADER_MAX)
         failed =
