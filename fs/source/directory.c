@@ -10,7 +10,6 @@
 #include <string.h>
 
 #define CONFIG_NAME "config.json"
-#define CONFIG_SIZE_MAX (UINT64_C(64) << 20)
 #define READERS_MAX 16 /* threads that read headers */
 #define PREFIX_SIZE 8  /* bytes before a shard's header: its length */
 
@@ -48,7 +47,7 @@ static int read_config(const struct reading *reading, struct error *err)
     if (load_is_lfs_pointer(reading->source, config->file))
         return error_set(err, CONFIG_NAME " is a git-lfs pointer and not the file: run `git lfs pull` in %s",
                          reading->directory->path);
-    cleanup_free char *text = load_file(reading->source, config->file, CONFIG_SIZE_MAX, &size, err);
+    cleanup_free char *text = load_file(reading->source, config->file, CONFIG_LENGTH_MAX, &size, err);
     if (!text)
         return -1;
     return config_parse(CONFIG_NAME, text, size, &reading->directory->checkpoint.config, err);

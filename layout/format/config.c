@@ -126,6 +126,10 @@ static int read_name(const char *path, const cJSON *root, const char *key, const
 
 static int parse(const char *path, const char *text, size_t length, struct config *config, struct error *err)
 {
+    if (length > CONFIG_LENGTH_MAX)
+        return error_set(err, "%s has %zu bytes, more than the %d that such a file may have", path, length,
+                         CONFIG_LENGTH_MAX);
+
     cleanup_free char *plain = xmalloc(length + length / 3 + 1); /* NaN grows by one byte in three */
     size_t plain_length = 0;
 

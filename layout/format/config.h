@@ -11,6 +11,10 @@
 
 struct cJSON;
 
+/* Bytes of a config.json at most: published ones have up to some 30,000. The tree of one takes 40 times as much
+ * memory. */
+#define CONFIG_LENGTH_MAX (4 << 20)
+
 struct config {
     struct cJSON *root;
     const char *model_type;           /* NULL when config.json has none */
@@ -21,7 +25,7 @@ struct config {
     size_t n_expert_counts;
 };
 
-/* text need not end in NUL; path is for messages. */
+/* text need not end in NUL; path is for messages. Longer than CONFIG_LENGTH_MAX is refused. */
 int config_parse(const char *path, const char *text, size_t length, struct config *config, struct error *err);
 /* The positive integers at the dotted paths (separated by spaces), e.g. "d_ff" or
  * "text_config.moe_intermediate_size"; of a list all of its members. Without doubles; at most max. Returns

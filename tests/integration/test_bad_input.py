@@ -233,6 +233,20 @@ def test_mtp_is_exempt_from_the_count(mount, run_moefs, tmp_path):
         oracle.assert_same_directory(m.path, want)
 
 
+def test_config_of_any_size(run_moefs, tmp_path):
+    """Its tree takes 40 times the file's memory: more than 4 MiB is refused, as docs/mount.md says."""
+    src = write(build(1), tmp_path)
+    config = (src / "config.json").read_bytes()
+    for size, accepted in ((4 << 20, True), ((4 << 20) + 1, False), (1 << 40, False)):
+        with open(src / "config.json", "wb") as file:
+            if size < 1 << 30:
+                file.write(config.ljust(size))
+            file.truncate(size)
+        done = run_moefs("plan", src)
+        assert done.returncode == (0 if accepted else 1)
+        assert accepted or f"config.json has {size} bytes, more than the 4194304 that such a file may have" in done.stderr
+
+
 # ---- the index ----
 
 

@@ -127,6 +127,24 @@ static void bad_configs_are_refused(void **state)
     }
 }
 
+/* An object of so many bytes, spaces behind it. */
+static void the_length_is_limited(void **state)
+{
+    static char text[CONFIG_LENGTH_MAX + 1];
+    struct error err = {0};
+    struct config config;
+
+    (void)state;
+    memset(text, ' ', sizeof text);
+    memcpy(text, "{}", 2);
+    assert_int_equal(config_parse("d/config.json", text, CONFIG_LENGTH_MAX, &config, &err), 0);
+    config_free(&config);
+    assert_int_equal(config_parse("d/config.json", text, CONFIG_LENGTH_MAX + 1, &config, &err), -1);
+    assert_string_equal(err.text,
+                        "d/config.json has 4194305 bytes, more than the 4194304 that such a file may have");
+    error_free(&err);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -134,6 +152,7 @@ int main(void)
         cmocka_unit_test(nan_and_infinity_read_as_null),
         cmocka_unit_test(the_text_need_not_end_in_nul),
         cmocka_unit_test(bad_configs_are_refused),
+        cmocka_unit_test(the_length_is_limited),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
