@@ -1,5 +1,7 @@
 #include "log.h"
 
+#include "layout/base/text.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -66,7 +68,7 @@ static size_t write_stamp(char *line, size_t size)
 __attribute__((format(printf, 2, 0))) static void log_list(enum log_level level, const char *format,
                                                            va_list args)
 {
-    char line[LINE_MAX_BYTES];
+    char line[LINE_MAX_BYTES], text[LINE_MAX_BYTES];
     size_t n = 0;
     int saved_errno = errno;
 
@@ -76,17 +78,10 @@ __attribute__((format(printf, 2, 0))) static void log_list(enum log_level level,
     else if (where == TO_STDERR)
         n = (size_t)snprintf(line, sizeof line, "moefs: ");
     n += (size_t)snprintf(line + n, sizeof line - n, "%s", level_prefix[level]);
-    int text = vsnprintf(line + n, sizeof line - n, format, args);
-    if (text > 0)
-        n += (size_t)text;
-    if (n > sizeof line - 2)
-        n = sizeof line - 2;
-    /* File names may hold line breaks and escape sequences. */
-    for (size_t i = 0; i < n; i++)
-        if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
-            line[i] = '?';
+    vsnprintf(text, sizeof text, format, args);
+    text_escape(line + n, sizeof line - 1 - n, text); /* one byte is for the line break */
+    n += strlen(line + n);
     if (where == TO_SYSLOG) {
-        line[n] = '\0';
         syslog(syslog_priority[level], "%s", line);
     } else {
         line[n++] = '\n';

@@ -1,6 +1,7 @@
 /* moefs layouts: what is known, and whether a user's own layout is well formed. */
 #include "options.h"
 
+#include "fs/base/messages.h"
 #include "layout/layouts.h"
 
 #include <stdio.h>
@@ -19,11 +20,11 @@ static void print_layout(struct layouts *layouts, const struct layout *layout)
 {
     const struct bound_layout *bound = layouts_bound(layouts, &layouts->unknown.rules[0], layout);
 
-    printf("%s: %s\n", layout->name, layout->summary ? layout->summary : "");
+    messages_printf("%s: %s\n", layout->name, layout->summary ? layout->summary : "");
     for (unsigned f = 0; f < bound->n_forms; f++) {
         const struct form *form = &bound->forms[f];
-        printf("    %s  [%s]  holds", form->name.text,
-               axes_text(&form->axes, &layouts->words, &layouts->arena));
+        messages_printf("    %s  [%s]  holds", form->name.text,
+                        axes_text(&form->axes, &layouts->words, &layouts->arena));
         for (unsigned p = 0; p < form->n_projs; p++)
             printf(" %s", proj_name(form->projs[p]));
         putchar('\n');
@@ -34,7 +35,7 @@ static void print_list(const char *title, const struct layout_list *list)
 {
     printf("  %s: %s", title, list->any ? "left as it is" : "");
     for (unsigned i = 0; i < list->n; i++)
-        printf("%s%s", i ? " or " : "", list->list[i]->name);
+        messages_printf("%s%s", i ? " or " : "", list->list[i]->name);
 }
 
 static void print_architecture(const struct architecture *architecture)
@@ -74,9 +75,9 @@ static int check_file(const char *path, struct error *err)
     const struct layout *layout = layouts_find(&layouts, path);
     print_layout(&layouts, layout);
     if (layout->block)
-        printf("    blocks become %s\n", layout->block);
+        messages_printf("    blocks become %s\n", layout->block);
     for (size_t i = 0; i < layout->n_renames; i++)
-        printf("    rename %s to %s\n", layout->rename[i][0], layout->rename[i][1]);
+        messages_printf("    rename %s to %s\n", layout->rename[i][0], layout->rename[i][1]);
     layouts_free(&layouts);
     return EXIT_OK;
 }

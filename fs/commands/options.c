@@ -196,16 +196,14 @@ bool option_parse_size(const char *text, size_t *bytes)
 
 int option_parse_choice(const struct option_use *use, const char *const *words, struct error *err)
 {
-    cleanup_free char *known = xstrdup(words[0]);
+    cleanup_free char *known = xstrdup("");
 
     for (int i = 0; words[i]; i++) {
         if (strcmp(use->text, words[i]) == 0)
             return i;
-        if (i > 0) {
-            char *longer = xasprintf("%s or %s", known, words[i]);
-            free(known);
-            known = longer;
-        }
+        char *longer = xasprintf("%s%s%s", known, i == 0 ? "" : words[i + 1] ? ", " : " or ", words[i]);
+        free(known);
+        known = longer;
     }
     return option_refuse(use, err, "must be %s", known);
 }

@@ -54,30 +54,30 @@ static void print_tensor(const struct plan_view *view, const struct planned_tens
     cleanup_free char *shape = text_of_shape(tensor->info.shape, tensor->info.n_dims);
     struct origin origin = {0};
 
-    printf("%s  %s ", tensor->info.name, dtype_name(tensor->info.dtype));
-    fputs(shape, stdout);
-    printf("  %s", view->plan->files[tensor->file].name);
+    messages_printf("%s  %s %s  %s", tensor->info.name, dtype_name(tensor->info.dtype), shape,
+                    view->plan->files[tensor->file].name);
     plan_view_visit(view, tensor, count_origin, &origin);
     if (!origin.first)
         printf("  <- empty\n");
     else if (tensor->group == UINT32_MAX)
-        printf("  <- %s, unchanged\n", shards[origin.first->shard].name);
+        messages_printf("  <- %s, unchanged\n", shards[origin.first->shard].name);
     else if (origin.first == origin.last)
-        printf("  <- %s in %s%s\n", origin.first->info.name, shards[origin.first->shard].name,
-               origin.computed ? ", transposed or interleaved" : "");
+        messages_printf("  <- %s in %s%s\n", origin.first->info.name, shards[origin.first->shard].name,
+                        origin.computed ? ", transposed or interleaved" : "");
     else
-        printf("  <- %" PRIu64 " parts%s, %s in %s to %s in %s\n", origin.n,
-               origin.computed ? ", transposed or interleaved" : "", origin.first->info.name,
-               shards[origin.first->shard].name, origin.last->info.name, shards[origin.last->shard].name);
+        messages_printf("  <- %" PRIu64 " parts%s, %s in %s to %s in %s\n", origin.n,
+                        origin.computed ? ", transposed or interleaved" : "", origin.first->info.name,
+                        shards[origin.first->shard].name, origin.last->info.name,
+                        shards[origin.last->shard].name);
 }
 
 static void print_files(const struct plan_view *view)
 {
     for (uint32_t f = 0; f < view->plan->n_files; f++) {
         const struct planned_file *file = &view->plan->files[f];
-        printf("%s  %" PRIu64 " bytes  %u tensors", file->name, file->size, file->n_tensors);
+        messages_printf("%s  %" PRIu64 " bytes  %u tensors", file->name, file->size, file->n_tensors);
         if (file->verbatim_shard != PLAN_NO_SHARD)
-            printf("  = %s, verbatim", view->checkpoint->shards[file->verbatim_shard].name);
+            messages_printf("  = %s, verbatim", view->checkpoint->shards[file->verbatim_shard].name);
         else if (f >= view->plan->n_weight_files)
             printf("  (generated index)");
         putchar('\n');
@@ -105,9 +105,9 @@ static void visit_loaders(const struct plan_view *view,
 static void print_loaders(const char *layout, const char *const *loaders, unsigned n, void *context)
 {
     (void)context;
-    printf("%s is read by: ", layout);
+    messages_printf("%s is read by: ", layout);
     for (unsigned i = 0; i < n; i++)
-        printf("%s%s", i ? "; " : "", loaders[i]);
+        messages_printf("%s%s", i ? "; " : "", loaders[i]);
     putchar('\n');
 }
 

@@ -1,4 +1,6 @@
 #include "plan_view.h"
+
+#include "fs/base/messages.h"
 #include "layout/base/text.h"
 
 #include <inttypes.h>
@@ -76,12 +78,11 @@ static void print_use(const struct plan_view *view, uint32_t number, const struc
     const struct tensor *tensor = &view->checkpoint->tensors[number];
     const char *holds = view->plan->source_holds[number];
 
-    printf("  %s %s ", tensor->info.name, dtype_name(tensor->info.dtype));
     cleanup_free char *shape = text_of_shape(tensor->info.shape, tensor->info.n_dims);
-    fputs(shape, stdout);
-    printf(", %s\n    ", view->checkpoint->shards[tensor->shard].name);
-    if (holds)
-        printf("holds %s; ", holds);
+
+    messages_printf("  %s %s %s, %s\n", tensor->info.name, dtype_name(tensor->info.dtype), shape,
+                    view->checkpoint->shards[tensor->shard].name);
+    messages_printf("    %s%s%s", holds ? "holds " : "", holds ? holds : "", holds ? "; " : "");
     if (use->computed)
         printf("its elements are put into their places when they are read\n");
     else if (use->bytes == tensor->length)
@@ -118,19 +119,17 @@ int plan_view_explain(const struct plan_view *view, const char *name, struct err
     if (!tensor)
         return error_set(err, "--explain %s: the plan has no tensor of this name (moefs plan lists them)",
                          name);
-    printf("%s %s ", name, dtype_name(tensor->info.dtype));
     cleanup_free char *shape = text_of_shape(tensor->info.shape, tensor->info.n_dims);
-    fputs(shape, stdout);
-    printf(", %s, %" PRIu64 " bytes at %" PRIu64 "\n", view->plan->files[tensor->file].name, tensor->length,
-           tensor->offset);
+    messages_printf("%s %s %s, %s, %" PRIu64 " bytes at %" PRIu64 "\n", name, dtype_name(tensor->info.dtype),
+                    shape, view->plan->files[tensor->file].name, tensor->length, tensor->offset);
     if (tensor->group == UINT32_MAX) {
         printf("passes through: it is not converted\n");
     } else {
         const struct planned_group *group = &view->plan->groups[tensor->group];
-        printf("holds %s\n", tensor->holds);
-        printf("of block %s: %" PRIu64 " experts, inner (I) %" PRIu64 ", hidden (H) %" PRIu64
-               ", stored as %s, wanted as %s\n",
-               group->block, group->experts, group->inner, group->hidden, group->from, group->to);
+        messages_printf("holds %s\n", tensor->holds);
+        messages_printf("of block %s: %" PRIu64 " experts, inner (I) %" PRIu64 ", hidden (H) %" PRIu64
+                        ", stored as %s, wanted as %s\n",
+                        group->block, group->experts, group->inner, group->hidden, group->from, group->to);
     }
     print_sources(view, tensor);
     return 0;

@@ -211,9 +211,10 @@ static int make_sample(const struct sample_command *options, const struct sample
     struct source *source = source_sample_open(model, options->seed);
     int result = write_sample(options, model, &plan, source, err);
     if (!result)
-        printf("%s: %s, %" PRIu32 " tensors of %" PRIu64 " bytes in %" PRIu32 " file%s%s\n",
-               options->directory, model->model_type, plan.n_tensors, plan.total_size, plan.n_weight_files,
-               plan.n_weight_files == 1 ? "" : "s", options->sparse ? ", sparse" : "");
+        messages_printf("%s: %s, %" PRIu32 " tensors of %" PRIu64 " bytes in %" PRIu32 " file%s%s\n",
+                        options->directory, model->model_type, plan.n_tensors, plan.total_size,
+                        plan.n_weight_files, plan.n_weight_files == 1 ? "" : "s",
+                        options->sparse ? ", sparse" : "");
     source_close(source);
     plan_free(&plan);
     checkpoint_free(&checkpoint);

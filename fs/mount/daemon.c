@@ -125,7 +125,7 @@ static enum daemon_role wait_for_child(struct daemon *daemon, int report, struct
     while (ended < 0 && errno == EINTR)
         ended = waitpid(daemon->pid, &status, 0);
     if (*text == REPORT_FAILED)
-        error_set(err, "%s", text + 1);
+        error_relay(err, text + 1);
     else if (ended < 0)
         error_set(err, "the daemon ended before it was ready; how it ended is not known: %s",
                   strerror(errno));

@@ -85,7 +85,8 @@ static void capture(bool on)
 static int fail(struct error *err, const char *what)
 {
     pthread_mutex_lock(&messages.lock);
-    error_set(err, "%s%s%s", what, messages.length ? "\n" : "", messages.text);
+    cleanup_free char *text = xasprintf("%s%s%s", what, messages.length ? "\n" : "", messages.text);
+    error_relay(err, text);
     pthread_mutex_unlock(&messages.lock);
     return -1;
 }

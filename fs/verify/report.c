@@ -1,6 +1,8 @@
 /* What verify has found, and how far it is: collected from all threads, printed at the end. */
 #include "verify.h"
 
+#include "fs/base/messages.h"
+
 #include "layout/format/json_write.h"
 
 #include <inttypes.h>
@@ -136,15 +138,15 @@ static void print_difference(const struct verify *verify, const struct differenc
 {
     const char *owner = find_owner(verify, difference);
 
-    printf("%s: %s: %s%s%s\n", difference->kind, difference->tensor, difference->text,
-           owner ? "; it holds the bytes of " : "", owner ? owner : "");
+    messages_printf("%s: %s: %s%s%s\n", difference->kind, difference->tensor, difference->text,
+                    owner ? "; it holds the bytes of " : "", owner ? owner : "");
 }
 
 static void print_block(const struct block_result *block)
 {
-    printf("function: %s: ", block->block);
+    messages_printf("function: %s: ", block->block);
     if (block->skipped) {
-        printf("not computed: %s\n", block->skipped);
+        messages_printf("not computed: %s\n", block->skipped);
         return;
     }
     printf("%" PRIu64 " tokens, %" PRIu64

@@ -68,7 +68,7 @@ static int run_levels(struct verify *verify, const struct verify_input *input, s
         result = digests_of_files(verify);
     report_end(&verify->report);
     if (result < 0)
-        return error_set(err, "%s", verify->report.failure.text ? verify->report.failure.text : "failed");
+        return error_relay(err, verify->report.failure.text ? verify->report.failure.text : "failed");
     if ((options->write_digests && digests_write(verify, options->write_digests, err) < 0) ||
         (options->check_digests && digests_check(verify, options->check_digests, err) < 0) ||
         (options->write_outputs && function_write(verify, err) < 0))

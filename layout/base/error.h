@@ -1,7 +1,10 @@
 /* Errors and notes as values.
  *
  * An error is made once, where its cause is known, with the file, the tensor and the numbers in it, and
- * travels up as a value; only main() prints it. A function that can fail returns 0, or -1 with *err set. */
+ * travels up as a value; only main() prints it. A function that can fail returns 0, or -1 with *err set.
+ *
+ * Texts are safe to print wherever they end: what a name in them holds that a terminal would obey, line breaks
+ * too, is escaped when the text is made (text_escape). */
 #ifndef MOEFS_LAYOUT_ERROR_H
 #define MOEFS_LAYOUT_ERROR_H
 
@@ -17,6 +20,9 @@ int error_set(struct error *err, const char *format, ...) __attribute__((format(
 
 /* Adds one more line to the text: for checks that report all causes at once. Always returns -1. */
 int error_add(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Sets the text to one that an error had elsewhere: its lines stay lines. Always returns -1. */
+int error_relay(struct error *err, const char *text);
 
 void error_free(struct error *err);
 

@@ -40,6 +40,61 @@ bool text_is_utf8(const char *text)
     return true;
 }
 
+/* The number of a character of n bytes. */
+static uint32_t code_point(const unsigned char *s, size_t n)
+{
+    static const unsigned char mask[] = {0, 0x7f, 0x1f, 0x0f, 0x07};
+    uint32_t code = s[0] & mask[n];
+
+    for (size_t i = 1; i < n; i++)
+        code = code << 6 | (s[i] & 0x3f);
+    return code;
+}
+
+static bool is_shown(uint32_t code)
+{
+    static const struct {
+        uint32_t first, last;
+    } obeyed[] = {
+        {0x00, 0x1f},     {0x7f, 0x9f},     {0x61c, 0x61c},   {0x200e, 0x200f},
+        {0x2028, 0x202e}, {0x2066, 0x2069}, {0xfeff, 0xfeff}, {0xfff9, 0xfffb},
+    };
+
+    for (size_t i = 0; i < sizeof obeyed / sizeof *obeyed; i++)
+        if (code >= obeyed[i].first && code <= obeyed[i].last)
+            return false;
+    return true;
+}
+
+size_t text_escape(char *to, size_t size, const char *text)
+{
+    static const char digits[] = "0123456789abcdef";
+    size_t left = strlen(text), length = 0, end = 0; /* end: what is written of length */
+
+    while (left > 0) {
+        const unsigned char *s = (const unsigned char *)text;
+        const size_t n = text_utf8_length(text, left), taken = n > 0 ? n : 1;
+        const bool shown = n > 0 && is_shown(code_point(s, n));
+        const size_t wanted = shown ? n : 4 * taken;
+
+        if (end == length && length + wanted < size) {
+            for (size_t i = 0; i < taken && !shown; i++) {
+                const char escape[] = {'\\', 'x', digits[s[i] >> 4], digits[s[i] & 15]};
+                memcpy(to + end + 4 * i, escape, sizeof escape);
+            }
+            if (shown)
+                memcpy(to + end, text, n);
+            end += wanted;
+        }
+        length += wanted;
+        text += taken;
+        left -= taken;
+    }
+    if (size > 0)
+        to[end] = '\0';
+    return length;
+}
+
 const char *text_path_below(const char *path, const char *directory)
 {
     size_t length = strcmp(directory, "/") == 0 ? 0 : strlen(directory);

@@ -1,4 +1,5 @@
-/* Small rules about text that several parts need: UTF-8, paths, a tensor's shape in words. */
+/* Small rules about text that several parts need: UTF-8, paths, a tensor's shape in words, and what a
+ * terminal may be sent. */
 #ifndef MOEFS_LAYOUT_TEXT_H
 #define MOEFS_LAYOUT_TEXT_H
 
@@ -12,6 +13,13 @@ size_t text_utf8_length(const char *at, size_t left);
 
 /* Whether all of the text is UTF-8. */
 bool text_is_utf8(const char *text);
+
+/* Copies the text with every character that a terminal obeys instead of showing written as the bytes it has,
+ * "\\x1b": control characters (line breaks too), marks that turn the direction of writing, line and paragraph
+ * separators, and what is no UTF-8. Names come from files that others wrote. As snprintf(): at most `size` bytes
+ * are written, with the NUL, and the length of the whole is returned; no character and no escape is cut. A copy
+ * is copied unchanged. */
+size_t text_escape(char *to, size_t size, const char *text);
 
 /* What follows `directory` in a path below it: "/name/...", or "" for the directory itself; NULL for any other
  * path. Both are canonical: absolute, without ".", ".." and closing slashes. */

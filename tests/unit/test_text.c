@@ -77,12 +77,59 @@ static void shapes_are_written(void **state)
     }
 }
 
+static const struct {
+    const char *text, *escaped;
+} ESCAPES[] = {
+    {"", ""},
+    {"plain \\x1b text", "plain \\x1b text"}, /* a backslash stays: a copy is copied unchanged */
+    {"\x1b[2J", "\\x1b[2J"},
+    {"a\nb\rc\td\x7f", "a\\x0ab\\x0dc\\x09d\\x7f"},
+    {"\x9b"
+     "31m",
+     "\\x9b31m"}, /* no UTF-8, and C1's CSI to some terminals */
+    {"\xc2\x9b"
+     "31m",
+     "\\xc2\\x9b31m"},                        /* the same as UTF-8 */
+    {"\xc2\xa0\xc3\xa9", "\xc2\xa0\xc3\xa9"}, /* the first ones behind C1 */
+    {"\xe2\x80\xae"
+     "cba",
+     "\\xe2\\x80\\xaecba"},              /* U+202E: from right to left */
+    {"\xe2\x81\xa6", "\\xe2\\x81\\xa6"}, /* U+2066 */
+    {"\xe2\x80\xa8", "\\xe2\\x80\\xa8"}, /* U+2028: a line break to some */
+    {"\xe6\xa8\xa1\xf0\x9f\x98\x80", "\xe6\xa8\xa1\xf0\x9f\x98\x80"},
+    {"\xc3(\xe2\x82", "\\xc3(\\xe2\\x82"}, /* cut characters */
+};
+
+static void what_a_terminal_obeys_is_escaped(void **state)
+{
+    char to[128];
+
+    (void)state;
+    for (size_t i = 0; i < LENGTH(ESCAPES); i++) {
+        const size_t length = strlen(ESCAPES[i].escaped);
+        assert_int_equal(text_escape(NULL, 0, ESCAPES[i].text), length);
+        assert_int_equal(text_escape(to, sizeof to, ESCAPES[i].text), length);
+        assert_string_equal(to, ESCAPES[i].escaped);
+        assert_int_equal(text_escape(to, length + 1, ESCAPES[i].escaped), length);
+        assert_string_equal(to, ESCAPES[i].escaped);
+    }
+    /* no escape and no character is cut */
+    assert_int_equal(text_escape(to, 5,
+                                 "a\x1b"
+                                 "b"),
+                     6);
+    assert_string_equal(to, "a");
+    assert_int_equal(text_escape(to, 3, "a\xc3\xa9"), 3);
+    assert_string_equal(to, "a");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(utf8_is_told),
         cmocka_unit_test(paths_below_are_told),
         cmocka_unit_test(shapes_are_written),
+        cmocka_unit_test(what_a_terminal_obeys_is_escaped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
