@@ -22,7 +22,6 @@ const char *proj_name(enum proj proj);
 #define FORMS_MAX 16 /* kinds of tensor in one layout, its companions' included */
 #define PARTS_MAX 12
 #define LAYOUTS_MAX 24
-#define LAYOUTS_USER_MAX 2 /* what --to and --from name */
 
 /* A layout as it is written down. */
 struct layout {
@@ -110,9 +109,10 @@ struct layouts {
     bool enumerated[AXIS_WORDS_MAX];
 };
 
-/* Reads the built-in data and the user's own layouts from these files (NULL: none); their names are then the
- * files' paths as given. Fails where a file is malformed: with its line and key. */
-int layouts_load(struct layouts *layouts, const char *const user_files[LAYOUTS_USER_MAX], struct error *err);
+/* Parses the built-in data and the user's own layouts (NULL: none; a path of NULL: not this one); these are
+ * called by their files' paths as given. Fails where one is malformed: with its file, line and key. */
+int layouts_load(struct layouts *layouts, const struct layout_text users[LAYOUTS_USER_MAX],
+                 struct error *err);
 void layouts_free(struct layouts *layouts);
 
 /* Whether the value of --to or --from means a file: it ends in ".json" or holds a "/". */

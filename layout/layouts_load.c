@@ -415,15 +415,15 @@ static int check_renames(const struct layout *layout, struct error *err)
     return result;
 }
 
-static int load_user_file(struct layouts *layouts, const char *path, struct error *err)
+static int load_user_layout(struct layouts *layouts, const struct layout_text *text, struct error *err)
 {
     struct user_layout *user = &layouts->users[layouts->n_users];
 
-    if (layouts_find(layouts, path))
+    if (layouts_find(layouts, text->path))
         return 0; /* --to and --from name the same file */
     layouts->n_users++;
-    if (user_layout_read(path, &layouts->arena, user, err) < 0 ||
-        add_layout(layouts, path, user->json, user, err) < 0)
+    if (user_layout_parse(text, &layouts->arena, user, err) < 0 ||
+        add_layout(layouts, text->path, user->json, user, err) < 0)
         return -1;
     return check_renames(&layouts->layouts[layouts->n_layouts - 1], err);
 }
@@ -589,13 +589,13 @@ static int load_architectures(struct layouts *layouts, struct error *err)
 
 /* The user's layouts come last: when they are bound, every axis of the built-in data has its number, so that
  * one axis too many is the user's and is reported so. */
-static int load_user_files(struct layouts *layouts, const char *const files[LAYOUTS_USER_MAX],
-                           struct error *err)
+static int load_user_layouts(struct layouts *layouts, const struct layout_text users[LAYOUTS_USER_MAX],
+                             struct error *err)
 {
     unsigned first = layouts->n_layouts;
 
-    for (unsigned i = 0; files && i < LAYOUTS_USER_MAX; i++)
-        if (files[i] && load_user_file(layouts, files[i], err) < 0)
+    for (unsigned i = 0; users && i < LAYOUTS_USER_MAX; i++)
+        if (users[i].path && load_user_layout(layouts, &users[i], err) < 0)
             return -1;
     if (bind_layouts(layouts, &layouts->unknown.rules[0], first, err) < 0)
         return -1;
@@ -606,7 +606,7 @@ static int load_user_files(struct layouts *layouts, const char *const files[LAYO
     return 0;
 }
 
-static int load_all(struct layouts *layouts, const char *const user_files[LAYOUTS_USER_MAX],
+static int load_all(struct layouts *layouts, const struct layout_text users[LAYOUTS_USER_MAX],
                     struct error *err)
 {
     layouts->layouts_json = cJSON_Parse(embedded_layouts);
@@ -615,14 +615,14 @@ static int load_all(struct layouts *layouts, const char *const user_files[LAYOUT
         return error_set(err, "the built-in layouts are not valid JSON");
     if (load_layouts(layouts, err) < 0 || load_architectures(layouts, err) < 0)
         return -1;
-    return load_user_files(layouts, user_files, err);
+    return load_user_layouts(layouts, users, err);
 }
 
-int layouts_load(struct layouts *layouts, const char *const user_files[LAYOUTS_USER_MAX], struct error *err)
+int layouts_load(struct layouts *layouts, const struct layout_text users[LAYOUTS_USER_MAX], struct error *err)
 {
     *layouts = (struct layouts){0};
     axis_words_init(&layouts->words);
-    if (load_all(layouts, user_files, err) == 0)
+    if (load_all(layouts, users, err) == 0)
         return 0;
     layouts_free(layouts);
     return -1;

@@ -339,7 +339,8 @@ static int run(struct planning *p)
     const struct checkpoint *checkpoint = p->checkpoint;
     const struct tensor_info **infos;
 
-    if (layouts_check_name(p->layouts, "--to", p->to, p->err) < 0 ||
+    if (layouts_check_name(p->layouts, p->options->to_option ? p->options->to_option : "--to", p->to,
+                           p->err) < 0 ||
         (p->from && layouts_check_name(p->layouts, "--from", p->from, p->err) < 0))
         return -1;
     p->architecture = p->plan->architecture = layouts_architecture(p->layouts, checkpoint->config.model_type);
@@ -373,8 +374,6 @@ static int run(struct planning *p)
 int plan_build(const struct checkpoint *checkpoint, const struct plan_options *options, struct plan *plan,
                struct error *err)
 {
-    const char *const files[] = {options->to && layouts_is_file(options->to) ? options->to : NULL,
-                                 options->from && layouts_is_file(options->from) ? options->from : NULL};
     struct planning p = {.checkpoint = checkpoint,
                          .options = options,
                          .to = options->to ? options->to : "v5",
@@ -386,7 +385,7 @@ int plan_build(const struct checkpoint *checkpoint, const struct plan_options *o
     plan->recognition = arena_alloc(&plan->arena, sizeof *plan->recognition);
     *plan->recognition = (struct recognition){0};
     plan->layouts = arena_alloc(&plan->arena, sizeof *plan->layouts);
-    if (layouts_load(plan->layouts, files, err) < 0) {
+    if (layouts_load(plan->layouts, options->users, err) < 0) {
         arena_free(&plan->arena);
         return -1;
     }

@@ -10,6 +10,7 @@
 #include "layout/base/error.h"
 #include "layout/base/memory.h"
 #include "layout/format/safetensors.h"
+#include "user_layout.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -117,8 +118,10 @@ struct plan {
 };
 
 struct plan_options {
-    const char *to;          /* a layout's name, a layout's file, "v5" or "original"; NULL: "v5" */
-    const char *from;        /* the same, or NULL: recognise */
+    const char *to;        /* a layout's name, one of the user's (its path), "v5" or "original"; NULL: "v5" */
+    const char *to_option; /* what the user gave `to` by, for messages; NULL: --to */
+    const char *from;      /* the same as `to`, or NULL: recognise */
+    struct layout_text users[LAYOUTS_USER_MAX]; /* the user's layouts among them: needed while planning */
     bool fp8_keep;           /* convert FP8 experts with their scales, whatever a loader makes of them */
     uint64_t max_shard_size; /* bytes of tensors in one weight file at most; 0: shards mirror the source */
 };

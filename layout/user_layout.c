@@ -1,39 +1,12 @@
+/* Parsing and checking a layout of the user's own. */
 #include "user_layout.h"
 
-#include <errno.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <string.h>
 
 #include <cjson/cJSON.h>
 
-#define FILE_MAX (1 << 20) /* bytes; the built-in layouts have 5,000 together */
 #define LAYER_HOLE "{layer}"
-
-static char *read_text(const char *path, size_t *length, struct error *err)
-{
-    FILE *file = fopen(path, "re");
-    char *text;
-
-    if (!file) {
-        error_set(err, "%s: %s", path, strerror(errno));
-        return NULL;
-    }
-    text = xmalloc(FILE_MAX + 1);
-    *length = fread(text, 1, FILE_MAX + 1, file);
-    if (ferror(file))
-        error_set(err, "%s: %s", path, strerror(errno));
-    else if (*length == 0)
-        error_set(err, "%s:1: is empty, no layout", path);
-    else if (*length > FILE_MAX)
-        error_set(err, "%s: is larger than %d bytes, no layout", path, FILE_MAX);
-    if (ferror(file) || *length == 0 || *length > FILE_MAX) {
-        free(text);
-        text = NULL;
-    }
-    fclose(file);
-    return text;
-}
 
 /* One of the three, two or three of them with single spaces between, none twice. */
 static bool is_projections(const char *text)
@@ -173,16 +146,18 @@ static int check_keys(const struct user_layout *user, struct error *err)
     return 0;
 }
 
-int user_layout_read(const char *path, struct arena *arena, struct user_layout *user, struct error *err)
+int user_layout_parse(const struct layout_text *text, struct arena *arena, struct user_layout *user,
+                      struct error *err)
 {
-    size_t length;
-    cleanup_free char *text = read_text(path, &length, err);
-
-    *user = (struct user_layout){.path = path};
-    if (!text || json_lines_read(path, text, length, arena, &user->lines, err) < 0)
+    *user = (struct user_layout){.path = text->path};
+    if (text->length == 0)
+        return error_set(err, "%s:1: is empty, no layout", text->path);
+    if (text->length > USER_LAYOUT_SIZE_MAX)
+        return error_set(err, "%s: is larger than %zu bytes, no layout", text->path, USER_LAYOUT_SIZE_MAX);
+    if (json_lines_read(text->path, text->text, text->length, arena, &user->lines, err) < 0)
         return -1;
-    user->json = cJSON_ParseWithLength(text, length);
+    user->json = cJSON_ParseWithLength(text->text, text->length);
     if (!user->json)
-        return error_set(err, "%s: not valid JSON", path);
+        return error_set(err, "%s: not valid JSON", text->path);
     return check_keys(user, err);
 }

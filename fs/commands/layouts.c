@@ -1,5 +1,6 @@
 /* moefs layouts: what is known, and whether a user's own layout is well formed. */
 #include "options.h"
+#include "fs/source/layout_file.h"
 
 #include "fs/base/messages.h"
 #include "layout/layouts.h"
@@ -67,10 +68,12 @@ static void print_all(struct layouts *layouts)
 /* Whether the file is a layout; prints it as it was understood. */
 static int check_file(const char *path, struct error *err)
 {
-    const char *const files[LAYOUTS_USER_MAX] = {path};
+    struct layout_text users[LAYOUTS_USER_MAX] = {{.path = path}};
+    cleanup_free char *text = layout_file_read(path, &users[0].length, err);
     struct layouts layouts;
 
-    if (layouts_load(&layouts, files, err) < 0)
+    users[0].text = text;
+    if (!text || layouts_load(&layouts, users, err) < 0)
         return EXIT_REFUSED;
     const struct layout *layout = layouts_find(&layouts, path);
     print_layout(&layouts, layout);

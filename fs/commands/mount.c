@@ -12,6 +12,7 @@
 #include "fs/mount/session.h"
 #include "fs/source/fault.h"
 #include "fs/source/files.h"
+#include "fs/source/layout_file.h"
 #include "fs/view/tree.h"
 
 #include <errno.h>
@@ -271,7 +272,7 @@ static int prepare(struct mount *mount, struct error *err)
     if (directory_open(mount->operands.list[0], &mount->options.plan.directory, &mount->directory, err) < 0)
         return -1;
     mount->has_directory = true;
-    if (plan_build(&mount->directory.checkpoint, &mount->options.plan.plan, &mount->plan, err) < 0)
+    if (layout_file_plan(&mount->directory.checkpoint, &mount->options.plan.plan, &mount->plan, err) < 0)
         return -1;
     mount->has_plan = true;
     if (tree_build(&mount->directory, &mount->plan, &mount->tree, err) < 0)

@@ -1,5 +1,6 @@
 /* moefs plan: what a mount would show, without mounting. */
 #include "fs/source/directory.h"
+#include "fs/source/layout_file.h"
 #include "fs/base/messages.h"
 #include "plan_rows.h"
 #include "plan_view.h"
@@ -279,7 +280,7 @@ static int plan_source(const struct plan_command *options, const char *src, stru
     if (directory_open(src, &options->plan.directory, &directory, err) < 0)
         return EXIT_REFUSED;
     messages_print_notes(&directory.notes);
-    if (plan_build(&directory.checkpoint, &options->plan.plan, &plan, err) == 0) {
+    if (layout_file_plan(&directory.checkpoint, &options->plan.plan, &plan, err) == 0) {
         messages_print_notes(&plan.notes);
         if (check_tree(&directory, &plan, err) == 0)
             status = print_plan(&directory, &plan, options, err);

@@ -3,7 +3,6 @@
 #include "options.h"
 
 #include "layout/format/checkpoint.h"
-#include "layout/layouts.h"
 #include "layout/plan.h"
 #include "fs/base/messages.h"
 #include "fs/read/reader.h"
@@ -81,17 +80,6 @@ static void print_warnings(const struct notes *notes)
     for (size_t i = 0; i < notes->n; i++)
         if (notes->list[i].kind == NOTE_WARNING)
             messages_print_notes(&(struct notes){.list = &notes->list[i], .n = 1});
-}
-
-static int check_layout(const char *name, struct error *err)
-{
-    struct layouts layouts;
-
-    if (layouts_load(&layouts, NULL, err))
-        return -1;
-    int result = layouts_check_name(&layouts, "--layout", name, err);
-    layouts_free(&layouts);
-    return result;
 }
 
 /* The model as the checkpoint that a plan is built from. */
@@ -197,7 +185,7 @@ static int write_sample(const struct sample_command *options, const struct sampl
 static int make_sample(const struct sample_command *options, const struct sample_model *model,
                        struct error *err)
 {
-    const struct plan_options plan_options = {.to = options->layout};
+    const struct plan_options plan_options = {.to = options->layout, .to_option = "--layout"};
     struct checkpoint checkpoint;
     struct plan plan;
 
@@ -251,8 +239,7 @@ static int run_sample(int argc, char **argv, struct error *err)
         return error_set(err, "sample: expected ARCH DIR, got 1 operand; `moefs sample --help` explains"),
                EXIT_USAGE;
     options.directory = operands.list[operands.n - 1];
-    if (check_layout(options.layout, err) < 0 ||
-        build_model(&options, operands.n > 1 ? operands.list[0] : NULL, &model, err) < 0)
+    if (build_model(&options, operands.n > 1 ? operands.list[0] : NULL, &model, err) < 0)
         return EXIT_REFUSED;
     catch_signals();
     int result = make_sample(&options, &model, err);

@@ -2,6 +2,7 @@
 #include "fs/base/messages.h"
 #include "plan_rows.h"
 
+#include "fs/source/layout_file.h"
 #include "fs/verify/verify.h"
 
 #include <string.h>
@@ -85,7 +86,7 @@ static int open_source(struct opened *opened, const struct verify_command *optio
     if (directory_open(options->verify.src, &options->plan.directory, &opened->source_directory, err) < 0)
         return -1;
     messages_print_notes(&opened->source_directory.notes);
-    if (plan_build(&opened->source_directory.checkpoint, &options->plan.plan, &opened->plan, err) < 0)
+    if (layout_file_plan(&opened->source_directory.checkpoint, &options->plan.plan, &opened->plan, err) < 0)
         return -1;
     messages_print_notes(&opened->plan.notes);
     opened->reader = reader_new(&opened->plan, opened->source_directory.source, CACHE_SIZE);

@@ -5,8 +5,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -14,21 +12,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define INNER 4
 #define HIDDEN 6
 #define BLOCK "model.layers.7.mlp"
-
-/* The file that holds the bytes at hand; its path. */
-static const char *write_file(const uint8_t *data, size_t size)
-{
-    static int descriptor = -1;
-    static char path[64];
-
-    if (descriptor < 0) {
-        descriptor = memfd_create("layout", MFD_CLOEXEC);
-        snprintf(path, sizeof path, "/proc/self/fd/%d", descriptor);
-    }
-    if (descriptor < 0 || ftruncate(descriptor, 0) < 0 || pwrite(descriptor, data, size, 0) != (ssize_t)size)
-        abort();
-    return path;
-}
 
 static void make_checkpoint(struct checkpoint *checkpoint)
 {
@@ -60,10 +43,10 @@ static void make_checkpoint(struct checkpoint *checkpoint)
     checkpoint_add_shard(checkpoint, "model.safetensors", 16 + at, &header);
 }
 
-static void plan_with(const char *path)
+static void plan_with(const struct layout_text *user)
 {
     struct checkpoint checkpoint = {.index_name = "model.safetensors.index.json"};
-    struct plan_options options = {.to = path};
+    struct plan_options options = {.to = user->path, .users = {*user}};
     struct error err = {0};
     struct plan plan;
 
@@ -82,14 +65,15 @@ static void plan_with(const char *path)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const char *const files[LAYOUTS_USER_MAX] = {write_file(data, size)};
+    const struct layout_text users[LAYOUTS_USER_MAX] = {
+        {.path = "fuzz.json", .text = (const char *)data, .length = size}};
     struct layouts layouts;
     struct error err = {0};
 
-    if (layouts_load(&layouts, files, &err) == 0) {
+    if (layouts_load(&layouts, users, &err) == 0) {
         layouts_free(&layouts);
-        plan_with(files[0]);
-    } else if (!err.text || strncmp(err.text, files[0], strlen(files[0])) != 0) {
+        plan_with(&users[0]);
+    } else if (!err.text || strncmp(err.text, users[0].path, strlen(users[0].path)) != 0) {
         abort(); /* the message must name the file */
     }
     error_free(&err);
