@@ -55,6 +55,8 @@ static void choose_targets(struct planning *p)
         const struct group *group = &p->recognition->groups[g];
         struct layout_list wanted = recognise_meaning(p->layouts, group->rule, p->to);
         bool stays = planning_leaves(p, group->block) || wanted.n == 0;
+        /* where blocks are numbered anew, there is no place for one that is beside the layers */
+        stays |= wanted.n > 0 && wanted.list[0]->block && layouts_ignored(p->layouts, group->block);
         for (unsigned i = 0; i < wanted.n; i++)
             stays |=
                 bound_same_placement(layouts_bound(p->layouts, group->rule, wanted.list[i]), group->bound);

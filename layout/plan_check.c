@@ -196,6 +196,54 @@ static void refuse_groups(struct planning *p)
     }
 }
 
+/* By the target's block, then by the word, then by their numbers. */
+static int compare_landings(const void *a, const void *b, void *context)
+{
+    const struct planning *p = context;
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    int order = strcmp(p->targets[x].block, p->targets[y].block);
+
+    if (order == 0)
+        order = p->recognition->groups[x].word - p->recognition->groups[y].word;
+    return order ? order : (x > y) - (x < y);
+}
+
+static bool land_together(const struct planning *p, uint32_t x, uint32_t y)
+{
+    const struct form *form = &p->targets[x].bound->forms[0];
+
+    return strcmp(p->targets[x].block, p->targets[y].block) == 0 &&
+           (template_word_hole(&form->name) < 0 ||
+            p->recognition->groups[x].word == p->recognition->groups[y].word);
+}
+
+/* Groups that the layout would give one place: each block twice, and all of a model's are told at once. */
+static void refuse_collisions(struct planning *p)
+{
+    uint32_t *landings = xmalloc(p->recognition->n_groups * sizeof *landings);
+    uint32_t n = 0, first = 0, collisions = 0;
+
+    for (uint32_t g = 0; g < p->recognition->n_groups; g++)
+        if (p->targets[g].bound && p->targets[g].block)
+            landings[n++] = g;
+    if (n > 0)
+        qsort_r(landings, n, sizeof *landings, compare_landings, p);
+    for (uint32_t i = 1; i < n; i++)
+        if (land_together(p, landings[i - 1], landings[i]) && collisions++ == 0)
+            first = i;
+    if (collisions > 0) {
+        struct arena *arena = &p->recognition->arena;
+        const struct compile_target *target = &p->targets[landings[first]];
+        cleanup_free char *others =
+            collisions > 1 ? xasprintf(" (and %u more)", collisions - 1) : xstrdup("");
+        error_add(p->err, "%s and %s: layout %s would call the experts of both %s%s",
+                  group_title(&p->recognition->groups[landings[first - 1]], arena),
+                  group_title(&p->recognition->groups[landings[first]], arena), target->bound->layout->name,
+                  target->block, others);
+    }
+    free(landings);
+}
+
 /* What config.json says of an axis: at least the first path's number, and all of them added up. */
 static bool read_count(const struct config *config, const char *paths, uint64_t *least, uint64_t *sum)
 {
@@ -300,6 +348,7 @@ int plan_check_groups(struct planning *p)
         return -1;
     refuse_unfit(p);
     refuse_groups(p);
+    refuse_collisions(p);
     check_expert_counts(p);
     if (!p->err->text && p->recognition->n_groups == 0 && p->recognition->n_unfit == 0)
         error_set(p->err,

@@ -82,6 +82,43 @@ def test_torchtitan_needs_a_layer(run_moefs, tmp_path):
         in refused(run_moefs, src, "--to", "torchtitan")
 
 
+@pytest.mark.parametrize("mtp", ["mtp.layers.0.mlp", "model.mtp.layers.0.mlp"])
+def test_torchtitan_leaves_multi_token_prediction(run_moefs, mount, tmp_path, mtp):
+    """Its layer 0 is not the model's: transformers ignores it, and torchtitan has no place for it."""
+    m = model()
+    beside = lay_out("per-expert", mtp, m.dtype, m.weights[BLOCKS[1]], suffix=".weight")
+    src = raw.make(m.tensors("per-expert") | beside, m.config, shards=2).write(tmp_path / "src")
+    assert mounted(mount, src, "--to", "torchtitan") == torchtitan(m) | beside
+    assert f"1 group of experts ({mtp}): stays per-expert" in said(run_moefs, src, "--to", "torchtitan")
+
+
+@pytest.mark.parametrize("to", ["torchtitan", "mine"])
+def test_two_sets_of_layers(run_moefs, tmp_path, to):
+    """Qwen3-Omni's thinker and talker: a layer's number does not tell whose it is."""
+    m = model("qwen3_omni_moe")
+    tensors = {n.replace("model.", f"{part}.model."): t
+               for part in ("talker", "thinker") for n, t in m.tensors("per-expert").items()}
+    src = raw.make(tensors, m.config).write(tmp_path / "src")
+    mine = tmp_path / "mine.json"
+    mine.write_text(json.dumps({"block": "layers.{layer}.moe", "weight": {
+        "name": "{block}.{proj}", "gate up": "expert (proj inner) hidden", "down": "expert hidden inner"}}))
+    to = mine if to == "mine" else to
+    assert refused(run_moefs, src, "--to", to) == (
+        f"moefs: error: talker.model.layers.0.mlp and thinker.model.layers.0.mlp: layout {to} would call the experts of both "
+        "layers.0.moe (and 1 more)\n")
+
+
+def test_two_kinds_of_experts_in_one_block(run_moefs, tmp_path):
+    """ERNIE-VL's text and vision experts, numbered through: torchtitan has no word for them."""
+    block = "model.layers.0.mlp"
+    rng = np.random.default_rng(1)
+    tensors = {f"{block}.experts.{e}.{p}_proj.weight": raw.random_tensor(rng, "BF16", (H, I) if p == "down" else (I, H))
+               for e in range(4) for p in ("gate", "up", "down")}
+    src = raw.make(tensors, {"model_type": "ernie4_5_vl_moe"}).write(tmp_path / "src")
+    assert refused(run_moefs, src, "--to", "torchtitan") == (
+        f"moefs: error: {block} (text) and {block} (vision): layout torchtitan would call the experts of both layers.0.moe\n")
+
+
 # ---- model types that are not known ----
 
 
