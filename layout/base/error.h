@@ -11,11 +11,11 @@
 #include <stddef.h>
 
 struct error {
-    char *text; /* owned; NULL when nothing failed. May hold several lines: one cause each. */
+    char *text; /* error_free's; NULL when nothing failed. May hold several lines: one cause each. */
 };
 
-/* Sets the text (freeing an earlier one). Always returns -1, so that `return error_set(err, ...)`
- * reads well. */
+/* Sets the text (freeing an earlier one), or "out of memory" where there is none for it. Always returns -1, so
+ * that `return error_set(err, ...)` reads well. */
 int error_set(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Adds one more line to the text: for checks that report all causes at once. Always returns -1. */
