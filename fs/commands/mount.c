@@ -114,8 +114,7 @@ struct mount {
     struct plan plan;
     struct tree tree;
     char *fuse_options;
-    char *mount_point;
-    int descriptor; /* N, where the mount point is /dev/fd/N; else -1 */
+    struct mount_point mount_point;
     struct daemon daemon;
     struct notes memory_notes; /* what the memory limit has changed */
     bool allow_root;
@@ -125,7 +124,7 @@ struct mount {
 static void mount_free(struct mount *mount)
 {
     notes_free(&mount->memory_notes);
-    free(mount->mount_point);
+    mount_point_clear(&mount->mount_point);
     free(mount->fuse_options);
     if (mount->has_tree)
         tree_free(&mount->tree);
@@ -204,31 +203,13 @@ static int make_fuse_options(struct mount *mount, bool *nonempty, struct error *
     return 0;
 }
 
-static int check_apart(const struct mount *mount, struct error *err)
+static int choose_mount_point(struct mount *mount, bool nonempty, struct error *err)
 {
-    cleanup_free char *given = realpath(mount->operands.list[0], NULL);
-
-    if (mount_point_check_apart(mount->mount_point, mount->directory.path, err) < 0)
-        return -1;
     /* an HF cache's model directory is not the snapshot that is mounted from it */
-    return given ? mount_point_check_apart(mount->mount_point, given, err) : 0;
-}
+    cleanup_free char *given = realpath(mount->operands.list[0], NULL);
+    const char *const sources[] = {mount->directory.path, given, NULL};
 
-static int check_mount_point(struct mount *mount, bool nonempty, struct error *err)
-{
-    const char *given = mount->operands.list[1];
-
-    if (mount_point_is_descriptor(given)) {
-        mount->mount_point = xstrdup(given);
-        mount->descriptor = mount_point_check_descriptor(given, err);
-        return mount->descriptor < 0 ? -1 : 0;
-    }
-    mount->mount_point = mount_point_check(given, true, err);
-    if (!mount->mount_point || check_apart(mount, err) < 0)
-        return -1;
-    free(mount->mount_point);
-    mount->mount_point = mount_point_check(given, nonempty, err);
-    return mount->mount_point ? mount_point_check_fuse(err) : -1;
+    return mount_point_choose(mount->operands.list[1], sources, nonempty, &mount->mount_point, err);
 }
 
 /* What would not fit in the control group's memory limit is made smaller or left. */
@@ -278,7 +259,7 @@ static int prepare(struct mount *mount, struct error *err)
     if (tree_build(&mount->directory, &mount->plan, &mount->tree, err) < 0)
         return -1;
     mount->has_tree = true;
-    if (make_fuse_options(mount, &nonempty, err) < 0 || check_mount_point(mount, nonempty, err) < 0)
+    if (make_fuse_options(mount, &nonempty, err) < 0 || choose_mount_point(mount, nonempty, err) < 0)
         return -1;
     messages_print_notes(&mount->directory.notes);
     messages_print_notes(&mount->plan.notes);
@@ -292,10 +273,10 @@ static void become_ready(void *context)
 {
     struct mount *mount = context;
 
-    log_line(LOG_LEVEL_INFO, "%s: mounted at %s", mount->directory.path, mount->mount_point);
+    log_line(LOG_LEVEL_INFO, "%s: mounted at %s", mount->directory.path, mount->mount_point.name);
     if (daemon_report_ready(&mount->daemon) < 0) {
         log_line(LOG_LEVEL_WARNING, "%s: the caller did not wait for the mount: taking it down",
-                 mount->mount_point);
+                 mount->mount_point.name);
         kill(getpid(), SIGTERM);
     }
 }
@@ -328,14 +309,15 @@ static struct readahead *start_readahead(struct mount *mount)
             log_line(LOG_LEVEL_WARNING, "%s", mount->memory_notes.list[i].text);
     if (mount->options.readahead == 0)
         return NULL;
-    if (mount_point_is_descriptor(mount->mount_point)) {
-        log_line(LOG_LEVEL_INFO, "read-ahead is off: a mount given as %s has no path", mount->mount_point);
+    if (mount->mount_point.descriptor >= 0) {
+        log_line(LOG_LEVEL_INFO, "read-ahead is off: a mount given as %s has no path",
+                 mount->mount_point.name);
         return NULL;
     }
     struct readahead *readahead =
-        readahead_new(&mount->tree, mount->mount_point, mount->options.readahead, &err);
+        readahead_new(&mount->tree, mount->mount_point.name, mount->options.readahead, &err);
     if (!readahead)
-        log_line(LOG_LEVEL_WARNING, "%s: read-ahead is off: %s", mount->mount_point, err.text);
+        log_line(LOG_LEVEL_WARNING, "%s: read-ahead is off: %s", mount->mount_point.name, err.text);
     error_free(&err);
     return readahead;
 }
@@ -361,10 +343,10 @@ static int serve(struct mount *mount, struct error *err)
         goto out;
     }
     session = session_new(&mount->plan, &mount->tree, reader, mount->directory.source, &options, err);
-    if (!session || session_mount(session, mount->mount_point, err) < 0)
+    if (!session || session_mount(session, &mount->mount_point, err) < 0)
         goto out;
     result = session_serve(session, become_ready, mount, err);
-    log_line(LOG_LEVEL_INFO, "%s: no longer mounted", mount->mount_point);
+    log_line(LOG_LEVEL_INFO, "%s: no longer mounted", mount->mount_point.name);
 out:
     session_free(session);
     readahead_free(readahead);
@@ -391,9 +373,9 @@ static int confirm(const struct mount *mount, struct error *err)
 {
     struct statvfs answer;
 
-    if (mount_point_is_descriptor(mount->mount_point) || statvfs(mount->mount_point, &answer) == 0)
+    if (mount->mount_point.descriptor >= 0 || statvfs(mount->mount_point.name, &answer) == 0)
         return EXIT_OK;
-    error_set(err, "%s: mounted, but it does not answer: %s", mount->mount_point, strerror(errno));
+    error_set(err, "%s: mounted, but it does not answer: %s", mount->mount_point.name, strerror(errno));
     kill(mount->daemon.pid, SIGTERM);
     return EXIT_REFUSED;
 }
@@ -405,7 +387,7 @@ static int run(struct mount *mount, struct error *err)
         return EXIT_REFUSED;
     if (mount->options.foreground)
         return run_daemon(mount, err);
-    switch (daemon_fork(&mount->daemon, mount->descriptor, err)) {
+    switch (daemon_fork(&mount->daemon, mount->mount_point.descriptor, err)) {
     case DAEMON_CHILD:
         return run_daemon(mount, err);
     case DAEMON_PARENT:
@@ -418,7 +400,7 @@ static int run(struct mount *mount, struct error *err)
 
 static int run_mount(int argc, char **argv, struct error *err)
 {
-    struct mount mount = {.descriptor = -1,
+    struct mount mount = {.mount_point = {.descriptor = -1},
                           .options = {.cache_size = READER_CACHE_DEFAULT,
                                       .readahead = READAHEAD_DEFAULT,
                                       .kernel_read_ahead = KERNEL_READ_AHEAD_DEFAULT}};

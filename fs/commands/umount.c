@@ -18,17 +18,17 @@ static const struct option_row umount_rows[] = {
 static int unmount(const char *given, bool lazy, struct error *err)
 {
     struct mount_entry entry;
-    cleanup_free char *path = mounts_resolve(given, err);
+    cleanup_free char *path = mount_table_resolve(given, err);
 
     if (!path)
         return -1;
-    int found = mounts_find(path, &entry, err);
+    int found = mount_table_find(path, &entry, err);
     if (found == 0)
         error_set(err, "%s: nothing is mounted there", path);
-    if (found > 0 && strcmp(entry.type, MOUNTS_TYPE) != 0)
+    if (found > 0 && strcmp(entry.type, MOUNT_TABLE_MOEFS) != 0)
         found = error_set(err, "%s: a mount of %s (type %s), not of moefs", path, entry.source, entry.type);
-    mounts_entry_clear(&entry);
-    return found > 0 ? mounts_unmount(path, lazy, err) : -1;
+    mount_entry_clear(&entry);
+    return found > 0 ? mount_table_unmount(path, lazy, err) : -1;
 }
 
 static int run_umount(int argc, char **argv, struct error *err)

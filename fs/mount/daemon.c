@@ -157,24 +157,31 @@ enum daemon_role daemon_fork(struct daemon *daemon, int keep, struct error *err)
     return wait_for_child(daemon, ends[0], err);
 }
 
-static int report(struct daemon *daemon, enum report kind, const char *text)
+static int write_all(int fd, const char *bytes, size_t length)
 {
-    cleanup_free char *whole = xasprintf("%c%s", kind, text);
-    const char *rest = whole;
-    size_t length = strlen(whole);
-
     while (length > 0) {
-        ssize_t n = write(daemon->report, rest, length);
+        const ssize_t n = write(fd, bytes, length);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            break;
-        rest += n;
+            return -1;
+        bytes += n;
         length -= (size_t)n;
     }
+    return 0;
+}
+
+/* Allocates nothing: the mount is up. */
+static int report(struct daemon *daemon, enum report kind, const char *text)
+{
+    const char first = (char)kind;
+    int result = write_all(daemon->report, &first, 1);
+
+    if (result == 0)
+        result = write_all(daemon->report, text, strlen(text));
     close(daemon->report);
     daemon->report = -1;
-    return length == 0 ? 0 : -1;
+    return result;
 }
 
 int daemon_report_ready(struct daemon *daemon)

@@ -2,6 +2,7 @@
 
 #include "layout/base/memory.h"
 #include "layout/base/text.h"
+#include "mount_table.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -17,6 +18,10 @@ struct hierarchy {
     char *group;       /* this process's group, below the hierarchy's root */
     char *mount_point; /* where a part of the hierarchy is mounted */
     char *mount_root;  /* which group that part begins with */
+};
+
+struct hierarchies {
+    struct hierarchy v1, v2;
 };
 
 static FILE *open_below(const char *root, const char *path)
@@ -44,7 +49,7 @@ static void replace(char **text, const char *by)
 }
 
 /* /proc/self/cgroup: "4:memory:/group" of version 1, "0::/group" of version 2. */
-static void read_groups(const char *root, struct hierarchy *v1, struct hierarchy *v2)
+static void read_groups(const char *root, struct hierarchies *both)
 {
     cleanup_close FILE *stream = open_below(root, "/proc/self/cgroup");
     cleanup_free char *line = NULL;
@@ -58,36 +63,26 @@ static void read_groups(const char *root, struct hierarchy *v1, struct hierarchy
         if (!controllers || !rest)
             continue;
         if (strcmp(number, "0") == 0 && !*controllers)
-            replace(&v2->group, rest);
+            replace(&both->v2.group, rest);
         else if (list_has(controllers, "memory"))
-            replace(&v1->group, rest);
+            replace(&both->v1.group, rest);
     }
 }
 
-/* /proc/self/mountinfo: fields 4 and 5 are the root and the mount point; behind " - " the type, the source
- * and the options of the file system. Names of groups with spaces are not looked for. */
-static void read_mounts(const char *root, struct hierarchy *v1, struct hierarchy *v2)
+static void note_mount(void *context, const struct mount_line *mount)
 {
-    cleanup_close FILE *stream = open_below(root, "/proc/self/mountinfo");
-    cleanup_free char *line = NULL;
-    size_t capacity = 0;
+    struct hierarchies *both = context;
+    struct hierarchy *of = NULL;
 
-    while (stream && getline(&line, &capacity, stream) > 0) {
-        char mount_root[4096], mount_point[4096], type[64], options[4096];
-        line[strcspn(line, "\n")] = '\0';
-        const char *tail = strstr(line, " - ");
-        if (!tail || sscanf(line, "%*s %*s %*s %4095s %4095s", mount_root, mount_point) != 2 ||
-            sscanf(tail, " - %63s %*s %4095s", type, options) != 2)
-            continue;
-        struct hierarchy *of = strcmp(type, "cgroup2") == 0                                 ? v2
-                               : strcmp(type, "cgroup") == 0 && list_has(options, "memory") ? v1
-                                                                                            : NULL;
-        /* several may be mounted, of which another group's says nothing of ours */
-        if (!of || (of->mount_root && !(of->group && text_path_below(of->group, mount_root))))
-            continue;
-        replace(&of->mount_root, mount_root);
-        replace(&of->mount_point, mount_point);
-    }
+    if (strcmp(mount->type, "cgroup2") == 0)
+        of = &both->v2;
+    else if (strcmp(mount->type, "cgroup") == 0 && list_has(mount->options, "memory"))
+        of = &both->v1;
+    /* several may be mounted, of which another group's says nothing of ours */
+    if (!of || (of->mount_root && !(of->group && text_path_below(of->group, mount->root))))
+        return;
+    replace(&of->mount_root, mount->root);
+    replace(&of->mount_point, mount->point);
 }
 
 /* The limit in one group's directory; no file (the root group has none) is no limit. */
@@ -130,12 +125,12 @@ static void hierarchy_clear(struct hierarchy *hierarchy)
 
 uint64_t memory_limit_find(const char *root)
 {
-    struct hierarchy v1 = {.file = "memory.limit_in_bytes"}, v2 = {.file = "memory.max"};
+    struct hierarchies both = {.v1 = {.file = "memory.limit_in_bytes"}, .v2 = {.file = "memory.max"}};
 
-    read_groups(root, &v1, &v2);
-    read_mounts(root, &v1, &v2);
-    const uint64_t first = hierarchy_limit(root, &v1), second = hierarchy_limit(root, &v2);
-    hierarchy_clear(&v1);
-    hierarchy_clear(&v2);
+    read_groups(root, &both);
+    mount_table_read(root, note_mount, &both); /* what cannot be read tells of no limit */
+    const uint64_t first = hierarchy_limit(root, &both.v1), second = hierarchy_limit(root, &both.v2);
+    hierarchy_clear(&both.v1);
+    hierarchy_clear(&both.v2);
     return first < second ? first : second;
 }

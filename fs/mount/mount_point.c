@@ -18,12 +18,8 @@
 #define FUSE_MAJOR 10
 #define FUSE_MINOR 229
 
-bool mount_point_is_descriptor(const char *given)
-{
-    return strncmp(given, DESCRIPTOR_PREFIX, strlen(DESCRIPTOR_PREFIX)) == 0;
-}
-
-int mount_point_check_descriptor(const char *given, struct error *err)
+/* "/dev/fd/N": gives N; -1 with *err set. */
+static int check_descriptor(const char *given, struct error *err)
 {
     const char *digits = given + strlen(DESCRIPTOR_PREFIX);
     struct stat stat;
@@ -84,32 +80,7 @@ static int check_empty(const char *path, struct error *err)
     return result;
 }
 
-char *mount_point_check(const char *given, bool nonempty, struct error *err)
-{
-    struct mount_entry mounted;
-    char *path = mounts_resolve(given, err);
-
-    if (!path)
-        return NULL;
-    int result = mounts_find(path, &mounted, err);
-    if (result >= 0)
-        result = check_directory(path, &mounted, err);
-    if (result == 0 && mounted.type && !nonempty)
-        result =
-            error_set(err,
-                      "%s: already a mount point, of %s (type %s): unmount it first, or mount over it with "
-                      "-o nonempty",
-                      path, mounted.source, mounted.type);
-    if (result == 0 && !nonempty)
-        result = check_empty(path, err);
-    mounts_entry_clear(&mounted);
-    if (result == 0)
-        return path;
-    free(path);
-    return NULL;
-}
-
-int mount_point_check_apart(const char *mount_point, const char *source, struct error *err)
+static int check_apart(const char *mount_point, const char *source, struct error *err)
 {
     struct stat a, b;
 
@@ -136,7 +107,8 @@ static bool in_path(const char *program)
     return false;
 }
 
-int mount_point_check_fuse(struct error *err)
+/* /dev/fuse can be opened; and whoever may not mount has fusermount3. */
+static int check_fuse(struct error *err)
 {
     int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 
@@ -158,4 +130,44 @@ int mount_point_check_fuse(struct error *err)
         return error_set(
             err, "fusermount3 is not installed, and only root mounts without it (Debian: package fuse3)");
     return 0;
+}
+
+static int check_path(const char *path, const char *const *sources, bool nonempty, struct error *err)
+{
+    struct mount_entry mounted;
+    int result = mount_table_find(path, &mounted, err);
+
+    if (result >= 0)
+        result = check_directory(path, &mounted, err);
+    for (; result == 0 && *sources; sources++)
+        result = check_apart(path, *sources, err);
+    if (result == 0 && mounted.type && !nonempty)
+        result =
+            error_set(err,
+                      "%s: already a mount point, of %s (type %s): unmount it first, or mount over it with "
+                      "-o nonempty",
+                      path, mounted.source, mounted.type);
+    mount_entry_clear(&mounted);
+    if (result == 0 && !nonempty)
+        result = check_empty(path, err);
+    return result == 0 ? check_fuse(err) : -1;
+}
+
+int mount_point_choose(const char *given, const char *const *sources, bool nonempty,
+                       struct mount_point *point, struct error *err)
+{
+    *point = (struct mount_point){.descriptor = -1};
+    if (strncmp(given, DESCRIPTOR_PREFIX, strlen(DESCRIPTOR_PREFIX)) == 0) {
+        point->name = xstrdup(given);
+        point->descriptor = check_descriptor(given, err);
+        return point->descriptor < 0 ? -1 : 0;
+    }
+    point->name = mount_table_resolve(given, err);
+    return point->name ? check_path(point->name, sources, nonempty, err) : -1;
+}
+
+void mount_point_clear(struct mount_point *point)
+{
+    free(point->name);
+    *point = (struct mount_point){.descriptor = -1};
 }

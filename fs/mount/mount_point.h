@@ -1,5 +1,5 @@
-/* What a mount needs of its surroundings, checked before anything is mounted, with a message for each thing
- * that can be wrong. */
+/* Where a mount goes, and what it needs of its surroundings: checked before anything is mounted, with a message
+ * for each thing that can be wrong. */
 #ifndef MOEFS_FS_MOUNT_POINT_H
 #define MOEFS_FS_MOUNT_POINT_H
 
@@ -7,20 +7,17 @@
 
 #include <stdbool.h>
 
-/* "/dev/fd/N": the caller has opened /dev/fuse and mounted it. */
-bool mount_point_is_descriptor(const char *given);
+struct mount_point {
+    char *name;     /* a path without links; or "/dev/fd/N" */
+    int descriptor; /* N: a /dev/fuse that the caller has opened and mounted; -1: the name is a path */
+};
 
-/* Checks such a descriptor and gives its number; -1 with *err set. */
-int mount_point_check_descriptor(const char *given, struct error *err);
-
-/* The resolved path of an existing empty directory that is no mount point yet; nonempty: neither matters.
- * NULL with *err set; owned by the caller. */
-char *mount_point_check(const char *given, bool nonempty, struct error *err);
-
-/* Refuses a mount point that is the source directory, lies in it, or holds it. Both are resolved. */
-int mount_point_check_apart(const char *mount_point, const char *source, struct error *err);
-
-/* /dev/fuse can be opened; and whoever may not mount has fusermount3. */
-int mount_point_check_fuse(struct error *err);
+/* The mount point that the user gave. As a path it is an existing empty directory that is no mount point yet
+ * (nonempty: neither matters), and is neither one of the resolved paths of the source, nor lies in one, nor holds
+ * one; and /dev/fuse can be opened. sources ends with NULL. -1 with *err set; *point is mount_point_clear's in
+ * either case. */
+int mount_point_choose(const char *given, const char *const *sources, bool nonempty,
+                       struct mount_point *point, struct error *err);
+void mount_point_clear(struct mount_point *point);
 
 #endif

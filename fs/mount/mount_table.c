@@ -14,6 +14,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Two paths of PATH_MAX bytes, four characters for each byte, and a page of options. */
+#define LINE_BYTES_MAX (64 << 10)
+
 /* Half a second in all. */
 #define BUSY_ATTEMPTS 20
 #define BUSY_PAUSE_NANOSECONDS 25000000
@@ -29,7 +32,7 @@ static char *resolve(const char *path, struct error *err)
     return resolved;
 }
 
-char *mounts_resolve(const char *path, struct error *err)
+char *mount_table_resolve(const char *path, struct error *err)
 {
     cleanup_free char *copy = xstrdup(path);
     size_t length = strlen(copy);
@@ -71,8 +74,9 @@ static char *unescape(char *text)
     return text;
 }
 
-/* Line format: proc_pid_mountinfo(5). Cuts the line up. */
-static bool line_parse(char *line, const char **point, struct mount_entry *found)
+/* Cuts up a line of proc_pid_mountinfo(5). Behind " - " stand the type, the source and the file system's own
+ * options. False: no such line. */
+static bool line_parse(char *line, struct mount_line *mount)
 {
     char *rest = line;
     char *tail = strstr(line, " - ");
@@ -84,47 +88,90 @@ static bool line_parse(char *line, const char **point, struct mount_entry *found
     strsep(&rest, " ");
     strsep(&rest, " ");
     const char *device = strsep(&rest, " ");
-    strsep(&rest, " ");
-    char *escaped = strsep(&rest, " ");
-    if (!escaped || sscanf(device, "%u:%u", &found->major, &found->minor) != 2)
+    char *root = strsep(&rest, " ");
+    char *point = strsep(&rest, " ");
+    if (!point || sscanf(device, "%u:%u", &mount->major, &mount->minor) != 2)
         return false;
-    *point = unescape(escaped);
-    found->type = strsep(&tail, " ");
-    found->source = strsep(&tail, " ");
-    if (!found->source)
+    mount->root = unescape(root);
+    mount->point = unescape(point);
+    mount->type = strsep(&tail, " ");
+    char *source = strsep(&tail, " ");
+    if (!source)
         return false;
-    unescape(found->source);
+    mount->source = unescape(source);
+    mount->options = tail ? tail : "";
     return true;
 }
 
-int mounts_find(const char *path, struct mount_entry *entry, struct error *err)
+/* Visits the whole lines in the buffer; gives how many bytes they have. A line longer than the buffer is none that
+ * the kernel writes. */
+static size_t visit_lines(char *buffer, size_t length, mount_table_visit *visit, void *context)
 {
-    const char *table = "/proc/self/mountinfo";
-    cleanup_close FILE *stream = fopen(table, "re");
-    cleanup_free char *line = NULL;
-    size_t capacity = 0;
-    int result = 0;
+    size_t done = 0;
 
-    *entry = (struct mount_entry){0};
-    if (!stream)
-        return error_set(err, "%s: %s", table, strerror(errno));
-    for (ssize_t length; (length = getline(&line, &capacity, stream)) > 0;) {
-        struct mount_entry found;
-        const char *point;
-        if (line[length - 1] == '\n')
-            line[length - 1] = '\0';
-        if (!line_parse(line, &point, &found) || strcmp(point, path) != 0)
-            continue;
-        mounts_entry_clear(entry); /* a later mount lies on top */
-        *entry = found;
-        entry->type = xstrdup(found.type);
-        entry->source = xstrdup(found.source);
-        result = 1;
+    for (char *end; (end = memchr(buffer + done, '\n', length - done)); done = (size_t)(end - buffer) + 1) {
+        struct mount_line mount;
+        *end = '\0';
+        if (line_parse(buffer + done, &mount))
+            visit(context, &mount);
     }
-    return result;
+    return done;
 }
 
-void mounts_entry_clear(struct mount_entry *entry)
+int mount_table_read(const char *root, mount_table_visit *visit, void *context)
+{
+    char path[PATH_MAX], buffer[LINE_BYTES_MAX];
+    size_t length = 0;
+    ssize_t n;
+
+    snprintf(path, sizeof path, "%s/proc/self/mountinfo", root);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    while ((n = read(fd, buffer + length, sizeof buffer - length)) != 0) {
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            break;
+        length += (size_t)n;
+        const size_t done = visit_lines(buffer, length, visit, context);
+        length -= done;
+        memmove(buffer, buffer + done, length);
+    }
+    const int error = n < 0 ? errno : length > 0 ? EOVERFLOW : 0;
+    close(fd);
+    return error;
+}
+
+struct search {
+    const char *path;
+    struct mount_entry *entry;
+    int found;
+};
+
+static void take_topmost(void *context, const struct mount_line *mount)
+{
+    struct search *search = context;
+
+    if (strcmp(mount->point, search->path) != 0)
+        return;
+    mount_entry_clear(search->entry); /* a later mount lies on top */
+    *search->entry = (struct mount_entry){.type = xstrdup(mount->type), .source = xstrdup(mount->source)};
+    search->found = 1;
+}
+
+int mount_table_find(const char *path, struct mount_entry *entry, struct error *err)
+{
+    struct search search = {.path = path, .entry = entry};
+
+    *entry = (struct mount_entry){0};
+    const int error = mount_table_read("", take_topmost, &search);
+    if (error)
+        return error_set(err, "/proc/self/mountinfo: %s", strerror(error));
+    return search.found;
+}
+
+void mount_entry_clear(struct mount_entry *entry)
 {
     free(entry->type);
     free(entry->source);
@@ -153,8 +200,9 @@ static int run_fusermount(const char *path, bool lazy, char *said, size_t size, 
     if (pipe2(ends, O_CLOEXEC) < 0)
         return error_set(err, "pipe: %s", strerror(errno));
     posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
-    int rc = posix_spawnp(&pid, argv[0], &actions, NULL, (char *const *)(uintptr_t)argv, environ);
+    int rc = posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
+    if (rc == 0)
+        rc = posix_spawnp(&pid, argv[0], &actions, NULL, (char *const *)(uintptr_t)argv, environ);
     posix_spawn_file_actions_destroy(&actions);
     close(ends[1]);
     if (rc != 0) {
@@ -196,7 +244,7 @@ static int unmount_once(const char *path, bool lazy, bool *busy, struct error *e
 }
 
 /* The readahead helper closes its file a moment after the last reader has closed its own. */
-int mounts_unmount(const char *path, bool lazy, struct error *err)
+int mount_table_unmount(const char *path, bool lazy, struct error *err)
 {
     const struct timespec pause = {.tv_nsec = BUSY_PAUSE_NANOSECONDS};
     bool busy;

@@ -1,7 +1,13 @@
 #include "operations.h"
 
+#include "fs/base/buffer_pool.h"
 #include "fs/base/log.h"
+#include "fs/read/reader.h"
+#include "fs/source/source.h"
+#include "fs/view/tree.h"
+#include "layout/plan.h"
 #include "passthrough.h"
+#include "readahead.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +21,7 @@
 
 #define STATFS_BLOCK 4096
 
-static const struct served *request_served(fuse_req_t request)
+static const struct operations *request_operations(fuse_req_t request)
 {
     return fuse_req_userdata(request);
 }
@@ -23,7 +29,7 @@ static const struct served *request_served(fuse_req_t request)
 /* The inode of a request. A number that is not ours comes from a file handle of an earlier mount (NFS). */
 static const struct tree_inode *request_inode(fuse_req_t request, fuse_ino_t number)
 {
-    const struct tree_inode *inode = tree_get(request_served(request)->tree, number);
+    const struct tree_inode *inode = tree_get(request_operations(request)->tree, number);
 
     if (!inode)
         fuse_reply_err(request, ESTALE);
@@ -43,35 +49,34 @@ static const struct tree_inode *request_directory(fuse_req_t request, fuse_ino_t
 
 static void operation_init(void *data, struct fuse_conn_info *connection)
 {
-    struct served *served = data;
+    struct operations *operations = data;
 
-    if (served->passthrough && !passthrough_negotiate(connection)) {
-        served->refuse(served->context,
-                       "--passthrough: this kernel does not offer it (Linux 6.9 and later do)");
+    if (operations->passthrough && !passthrough_negotiate(connection)) {
+        operations->refusal = "--passthrough: this kernel does not offer it (Linux 6.9 and later do)";
         return;
     }
-    /* the kernel takes the smaller of this and what the device has, which ready() raises */
-    if (served->kernel_read_ahead > connection->max_readahead)
-        connection->max_readahead = served->kernel_read_ahead;
+    /* the kernel takes the smaller of this and what the device has, which was raised before */
+    if (operations->kernel_read_ahead > connection->max_readahead)
+        connection->max_readahead = operations->kernel_read_ahead;
     connection->max_background = MAX_BACKGROUND;
     connection->congestion_threshold = CONGESTION_THRESHOLD;
     /* Lets the kernel make file handles that outlive its caches: lookups of "." and ".." work here. */
     connection->want |= connection->capable & FUSE_CAP_EXPORT_SUPPORT;
     /* Computed bytes gain nothing from splice: a plain copy is faster. */
     connection->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
-    served->ready(served->context);
+    operations->accepted = true;
 }
 
 /* A file handle (NFS) holds an inode's number and generation, and the numbers of another mount are the same. The
  * kernel gives the root generation 0 by itself, and ends an inode that is looked up with another one. */
-static struct fuse_entry_param make_entry(const struct served *served, const struct tree_inode *inode)
+static struct fuse_entry_param make_entry(const struct operations *operations, const struct tree_inode *inode)
 {
     return (struct fuse_entry_param){.ino = inode->stat.st_ino,
                                      .generation =
-                                         inode->stat.st_ino == FUSE_ROOT_ID ? 0 : served->generation,
+                                         inode->stat.st_ino == FUSE_ROOT_ID ? 0 : operations->generation,
                                      .attr = inode->stat,
-                                     .attr_timeout = served->timeout,
-                                     .entry_timeout = served->timeout};
+                                     .attr_timeout = operations->timeout,
+                                     .entry_timeout = operations->timeout};
 }
 
 static void operation_lookup(fuse_req_t request, fuse_ino_t number, const char *name)
@@ -85,11 +90,11 @@ static void operation_lookup(fuse_req_t request, fuse_ino_t number, const char *
         return;
     }
     /* "." of a file is asked for too: that is how the kernel turns a file handle into an inode */
-    const struct tree_inode *inode = tree_lookup(request_served(request)->tree, directory, name);
+    const struct tree_inode *inode = tree_lookup(request_operations(request)->tree, directory, name);
     /* without an inode it says that there is none, which is kept as well */
-    struct fuse_entry_param entry = {.entry_timeout = request_served(request)->timeout};
+    struct fuse_entry_param entry = {.entry_timeout = request_operations(request)->timeout};
     if (inode)
-        entry = make_entry(request_served(request), inode);
+        entry = make_entry(request_operations(request), inode);
     fuse_reply_entry(request, &entry);
 }
 
@@ -99,21 +104,22 @@ static void operation_getattr(fuse_req_t request, fuse_ino_t number, struct fuse
 
     (void)info;
     if (inode)
-        fuse_reply_attr(request, &inode->stat, request_served(request)->timeout);
+        fuse_reply_attr(request, &inode->stat, request_operations(request)->timeout);
 }
 
 /* The number of the source's file that this one is, byte for byte. */
-static bool source_file_of(const struct served *served, const struct tree_inode *inode, uint32_t *file)
+static bool source_file_of(const struct operations *operations, const struct tree_inode *inode,
+                           uint32_t *file)
 {
     *file = inode->file;
     if (inode->kind == TREE_PLANNED)
-        *file = served->plan->files[inode->file].verbatim_shard;
+        *file = operations->plan->files[inode->file].verbatim_shard;
     return inode->kind == TREE_PASSED || (inode->kind == TREE_PLANNED && *file != PLAN_NO_SHARD);
 }
 
 static void operation_open(fuse_req_t request, fuse_ino_t number, struct fuse_file_info *info)
 {
-    const struct served *served = request_served(request);
+    const struct operations *operations = request_operations(request);
     const struct tree_inode *inode = request_inode(request, number);
     uint32_t file;
 
@@ -126,30 +132,30 @@ static void operation_open(fuse_req_t request, fuse_ino_t number, struct fuse_fi
     }
     info->keep_cache = 1;
     info->noflush = 1;
-    if (served->passthrough && source_file_of(served, inode, &file))
-        passthrough_open(served->passthrough, request, served->source, file, info);
+    if (operations->passthrough && source_file_of(operations, inode, &file))
+        passthrough_open(operations->passthrough, request, operations->source, file, info);
     /* passthrough has cleared keep_cache: the kernel reads by itself; with O_DIRECT nothing is cached */
     if (info->keep_cache && !(info->flags & O_DIRECT) && inode->kind != TREE_DIRECTORY)
-        info->fh = readahead_open(served->readahead, inode, fuse_req_ctx(request)->pid);
+        info->fh = readahead_open(operations->readahead, inode, fuse_req_ctx(request)->pid);
     if (fuse_reply_open(request, info) == -ENOENT)
-        readahead_release(served->readahead, info->fh); /* interrupted: nobody will close it */
+        readahead_release(operations->readahead, info->fh); /* interrupted: nobody will close it */
 }
 
 static void operation_release(fuse_req_t request, fuse_ino_t number, struct fuse_file_info *info)
 {
     (void)number;
-    readahead_release(request_served(request)->readahead, info->fh);
+    readahead_release(request_operations(request)->readahead, info->fh);
     fuse_reply_err(request, 0);
 }
 
 /* The bytes are in `buffer`, or lent. */
-static int read_inode(const struct served *served, const struct tree_inode *inode, uint64_t offset,
+static int read_inode(const struct operations *operations, const struct tree_inode *inode, uint64_t offset,
                       size_t length, void *buffer, struct reader_loan *loan)
 {
     if (inode->kind == TREE_PLANNED)
-        return reader_lend(served->reader, inode->file, offset, length, buffer, loan);
+        return reader_lend(operations->reader, inode->file, offset, length, buffer, loan);
     *loan = (struct reader_loan){.bytes = buffer, .length = length};
-    int error = source_pread(served->source, inode->file, offset, buffer, length);
+    int error = source_pread(operations->source, inode->file, offset, buffer, length);
     if (error)
         log_failed_read("%s: reading %zu bytes at %llu: %s", inode->path, length, (unsigned long long)offset,
                         strerror(error));
@@ -175,12 +181,12 @@ static void operation_read(fuse_req_t request, fuse_ino_t number, size_t size, o
         return;
     }
     size_t length = size < end - offset ? size : (size_t)(end - offset);
-    const struct served *served = request_served(request);
+    const struct operations *operations = request_operations(request);
     /* before the source is read, so that the pages behind are on their way meanwhile */
-    readahead_note(served->readahead, info->fh, offset, length);
-    struct pooled_buffer *buffer = buffer_pool_take(served->buffers, length);
+    readahead_note(operations->readahead, info->fh, offset, length);
+    struct pooled_buffer *buffer = buffer_pool_take(operations->buffers, length);
     struct reader_loan loan;
-    int error = buffer ? read_inode(served, inode, offset, length, buffer->bytes, &loan) : ENOMEM;
+    int error = buffer ? read_inode(operations, inode, offset, length, buffer->bytes, &loan) : ENOMEM;
     if (error) {
         fuse_reply_err(request, error);
     } else {
@@ -188,7 +194,7 @@ static void operation_read(fuse_req_t request, fuse_ino_t number, size_t size, o
         reader_take_back(&loan);
     }
     if (buffer)
-        buffer_pool_give(served->buffers, buffer);
+        buffer_pool_give(operations->buffers, buffer);
 }
 
 static void operation_opendir(fuse_req_t request, fuse_ino_t number, struct fuse_file_info *info)
@@ -220,7 +226,7 @@ static const struct tree_inode *listing_get(const struct tree *tree, const struc
 
 static void list(fuse_req_t request, fuse_ino_t number, size_t size, off_t offset, bool plus)
 {
-    const struct tree *tree = request_served(request)->tree;
+    const struct tree *tree = request_operations(request)->tree;
     const struct tree_inode *directory = request_directory(request, number);
     const struct tree_inode *inode;
     const char *name;
@@ -228,7 +234,7 @@ static void list(fuse_req_t request, fuse_ino_t number, size_t size, off_t offse
 
     if (!directory)
         return;
-    struct buffer_pool *buffers = request_served(request)->buffers;
+    struct buffer_pool *buffers = request_operations(request)->buffers;
     struct pooled_buffer *reply = buffer_pool_take(buffers, size);
     if (!reply) {
         fuse_reply_err(request, ENOMEM);
@@ -236,7 +242,7 @@ static void list(fuse_req_t request, fuse_ino_t number, size_t size, off_t offse
     }
     char *buffer = (char *)reply->bytes;
     for (uint64_t i = (uint64_t)offset; (inode = listing_get(tree, directory, i, &name)); i++) {
-        struct fuse_entry_param entry = make_entry(request_served(request), inode);
+        struct fuse_entry_param entry = make_entry(request_operations(request), inode);
         size_t length;
         if (i < 2)
             entry.ino = 0; /* the kernel does not count these two as lookups */
@@ -270,7 +276,7 @@ static void operation_readdirplus(fuse_req_t request, fuse_ino_t number, size_t 
 
 static void operation_statfs(fuse_req_t request, fuse_ino_t number)
 {
-    const struct tree *tree = request_served(request)->tree;
+    const struct tree *tree = request_operations(request)->tree;
     struct statvfs answer = {.f_bsize = TREE_BLOCK_SIZE,
                              .f_frsize = STATFS_BLOCK,
                              .f_blocks =
@@ -284,7 +290,7 @@ static void operation_statfs(fuse_req_t request, fuse_ino_t number)
 
 /* What is not here gets libfuse's answer: forget has nothing to do; for extended attributes and
  * seeking the kernel learns once that it need not ask. */
-const struct fuse_lowlevel_ops operations = {
+const struct fuse_lowlevel_ops operations_table = {
     .init = operation_init,
     .lookup = operation_lookup,
     .getattr = operation_getattr,

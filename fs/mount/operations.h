@@ -3,18 +3,13 @@
 #ifndef MOEFS_FS_OPERATIONS_H
 #define MOEFS_FS_OPERATIONS_H
 
-#include "fs/base/buffer_pool.h"
-#include "fs/read/reader.h"
-#include "readahead.h"
-#include "fs/source/source.h"
-#include "fs/view/tree.h"
+#include "libfuse.h"
 
-/* libfuse 3.14's interface, which 3.17 still offers. */
-#define FUSE_USE_VERSION 314
-#include <fuse_lowlevel.h>
+#include <stdbool.h>
+#include <stdint.h>
 
 /* The user data of the fuse session. */
-struct served {
+struct operations {
     const struct tree *tree;
     struct reader *reader;
     struct source *source;
@@ -25,11 +20,11 @@ struct served {
     double timeout;                  /* seconds for which the kernel may keep names and attributes */
     struct passthrough *passthrough; /* NULL: not asked for */
     struct readahead *readahead;     /* NULL: off */
-    void (*ready)(void *context);    /* called once, before the kernel's first request is answered */
-    void (*refuse)(void *context, const char *why); /* instead of ready: the kernel cannot do it */
-    void *context;
+    /* What has come of the kernel's first request: */
+    bool accepted;
+    const char *refusal; /* what the kernel cannot do that was asked for; or NULL */
 };
 
-extern const struct fuse_lowlevel_ops operations;
+extern const struct fuse_lowlevel_ops operations_table;
 
 #endif

@@ -1,6 +1,8 @@
 #include "passthrough.h"
 
+#include "libfuse.h"
 #include "fs/base/log.h"
+#include "fs/source/source.h"
 
 #include <linux/capability.h>
 #include <pthread.h>

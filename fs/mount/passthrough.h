@@ -6,9 +6,15 @@
 #define MOEFS_FS_PASSTHROUGH_H
 
 #include "layout/base/error.h"
-#include "operations.h"
+
+#include <stdbool.h>
+#include <stdint.h>
 
 struct passthrough;
+struct source;
+struct fuse_conn_info;
+struct fuse_file_info;
+struct fuse_req;
 
 /* Whether this build and this process can ask for it. -1 with *err set. */
 int passthrough_check(struct error *err);
@@ -23,7 +29,7 @@ bool passthrough_negotiate(struct fuse_conn_info *connection);
 /* In the open operation of a file that is the source's file number `file`: has the kernel read it there, or
  * leaves *info as it is where the file has no descriptor or the kernel refuses, which is logged. All opens of
  * a file are answered alike, since the kernel does not take a mixture. Thread-safe. */
-void passthrough_open(struct passthrough *passthrough, fuse_req_t request, struct source *source,
+void passthrough_open(struct passthrough *passthrough, struct fuse_req *request, struct source *source,
                       uint32_t file, struct fuse_file_info *info);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "layout/base/memory.h"
 #include "fs/base/log.h"
+#include "fs/view/tree.h"
 #include "readahead_helper.h"
 #include "readahead_streams.h"
 

@@ -8,7 +8,6 @@
 #define MOEFS_FS_READAHEAD_H
 
 #include "layout/base/error.h"
-#include "fs/view/tree.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -20,6 +19,8 @@
 #define READAHEAD_MAX ((size_t)4 << 30)
 
 struct readahead;
+struct tree;
+struct tree_inode;
 
 /* Forks the helper: to be called before the mount, and before any thread is started. The mount point is an
  * absolute path; it and the tree must outlive the readahead. NULL with *err set. */

@@ -1,5 +1,8 @@
 #include "readahead_helper.h"
 
+#include "bdi.h"
+#include "fs/view/tree.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -12,7 +15,6 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define SOCKET 3
@@ -35,18 +37,12 @@ struct worker {
     unsigned number;
 };
 
-static uint64_t read_step(uint64_t device)
+/* How much one call of posix_fadvise reads. */
+static uint64_t step_of(dev_t device)
 {
-    char path[64], text[32] = "";
-    unsigned long kib = 0;
+    const uint64_t step = bdi_read_ahead(device);
 
-    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", major(device), minor(device));
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd >= 0 && read(fd, text, sizeof text - 1) > 0)
-        sscanf(text, "%lu", &kib);
-    if (fd >= 0)
-        close(fd);
-    return (uint64_t)kib << 10 > STEP_MIN ? (uint64_t)kib << 10 : STEP_MIN;
+    return step > STEP_MIN ? step : STEP_MIN;
 }
 
 /* Says why it ends; the daemon logs it and reads nothing ahead from then on. */
@@ -93,7 +89,7 @@ static void helper_populate(struct helper *helper, const struct readahead_order 
     uint64_t step = atomic_load(&helper->step);
 
     if (step == 0) {
-        step = read_step(order->device);
+        step = step_of(order->device);
         atomic_store(&helper->step, step);
     }
     for (uint64_t done = 0; done < order->length && order_holds(helper, order);) {

@@ -6,11 +6,11 @@
 #ifndef MOEFS_FS_READAHEAD_HELPER_H
 #define MOEFS_FS_READAHEAD_HELPER_H
 
-#include "fs/view/tree.h"
-
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/types.h>
+
+struct tree;
 
 #define READAHEAD_THREADS 2 /* docs/measurements.md */
 #define READAHEAD_SLOTS 256

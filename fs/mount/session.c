@@ -1,14 +1,18 @@
 #include "session.h"
 
-#include "layout/base/memory.h"
+#include "bdi.h"
+#include "fs/base/buffer_pool.h"
 #include "fs/base/log.h"
+#include "fuse_messages.h"
+#include "layout/base/memory.h"
 #include "mount_point.h"
 #include "mount_table.h"
 #include "operations.h"
 #include "passthrough.h"
-#include "bdi.h"
+#include "readahead.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -29,92 +33,44 @@
 #define NUDGE_NANOSECONDS 20000000
 
 struct session {
-    struct served served;
+    struct operations operations;
     struct fuse_session *fuse;
-    char *mount_point; /* NULL: the mount is the caller's (/dev/fd/N) */
-    unsigned major, minor;
+    const char *path; /* of the mount point; NULL: the mount is the caller's (/dev/fd/N) */
+    dev_t device;
     size_t kernel_read_ahead;
-    const char *refusal; /* why the kernel's first request was not accepted; set before the loop ends */
-    void (*ready)(void *context);
-    void *context;
-    atomic_bool was_ready;
-    atomic_bool finished; /* the loop has ended */
+    atomic_bool finished; /* serving has ended */
     /* The signal thread's, until it is joined: */
-    bool signalled;
     bool detached; /* by us: whatever is mounted there now is not ours */
     bool left;     /* the loop was ended while the mount was still in use */
     pthread_t main_thread, signal_thread;
 };
-
-/* What libfuse has to say goes to the error while there is a caller to be told, and to the log afterwards. */
-static struct {
-    pthread_mutex_t lock;
-    bool capturing;
-    size_t length;
-    char text[2048];
-} messages = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-__attribute__((format(printf, 2, 0))) static void take_message(enum fuse_log_level level, const char *format,
-                                                               va_list args)
-{
-    char line[1024];
-
-    vsnprintf(line, sizeof line, format, args);
-    line[strcspn(line, "\n")] = '\0';
-    if (*line == '\0')
-        return;
-    pthread_mutex_lock(&messages.lock);
-    bool capturing = messages.capturing;
-    if (capturing) {
-        size_t space = sizeof messages.text - messages.length;
-        int n = snprintf(messages.text + messages.length, space, "%s%s", messages.length ? "\n" : "", line);
-        messages.length += (size_t)n < space ? (size_t)n : space - 1;
-    }
-    pthread_mutex_unlock(&messages.lock);
-    if (!capturing)
-        log_line(level <= FUSE_LOG_ERR ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO, "%s", line);
-}
-
-static void capture(bool on)
-{
-    pthread_mutex_lock(&messages.lock);
-    messages.capturing = on;
-    pthread_mutex_unlock(&messages.lock);
-}
-
-static int fail(struct error *err, const char *what)
-{
-    pthread_mutex_lock(&messages.lock);
-    cleanup_free char *text = xasprintf("%s%s%s", what, messages.length ? "\n" : "", messages.text);
-    error_relay(err, text);
-    pthread_mutex_unlock(&messages.lock);
-    return -1;
-}
-
-static void session_became_ready(void *context)
-{
-    struct session *session = context;
-
-    if (session->kernel_read_ahead > 0 && session->mount_point)
-        kernel_read_ahead_set(session->major, session->minor, session->kernel_read_ahead);
-    capture(false);
-    atomic_store(&session->was_ready, true);
-    session->ready(session->context);
-}
-
-static void session_refuse(void *context, const char *why)
-{
-    struct session *session = context;
-
-    session->refusal = why;
-    fuse_session_exit(session->fuse);
-}
 
 static int make_generation(uint32_t *generation, struct error *err)
 {
     for (*generation = 0; *generation == 0;)
         if (getrandom(generation, sizeof *generation, 0) < 0 && errno != EINTR)
             return error_set(err, "getrandom: %s", strerror(errno));
+    return 0;
+}
+
+static void *wait_to_be_cancelled(void *context)
+{
+    for (;;)
+        pause();
+    return context;
+}
+
+/* libfuse ends its threads by pthread_cancel, which loads libgcc_s the first time, and aborts the process where there
+ * is no memory for it: so it is loaded before there is a mount to leave behind. */
+static int load_cancellation(struct error *err)
+{
+    pthread_t thread;
+    const int rc = pthread_create(&thread, NULL, wait_to_be_cancelled, NULL);
+
+    if (rc != 0)
+        return error_set(err, "starting a thread: %s", strerror(rc));
+    pthread_cancel(thread);
+    pthread_join(thread, NULL);
     return 0;
 }
 
@@ -125,37 +81,35 @@ struct session *session_new(const struct plan *plan, const struct tree *tree, st
     struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 
     session->kernel_read_ahead = options->kernel_read_ahead;
-    session->served = (struct served){.plan = plan,
-                                      .tree = tree,
-                                      .reader = reader,
-                                      .source = source,
-                                      .buffers = buffer_pool_new(),
-                                      .kernel_read_ahead = (unsigned)options->kernel_read_ahead,
-                                      .readahead = options->readahead,
-                                      .timeout = options->each_asks ? 0 : FOREVER,
-                                      .ready = session_became_ready,
-                                      .refuse = session_refuse,
-                                      .context = session};
-    if (!session->served.buffers)
+    session->operations = (struct operations){
+        .plan = plan,
+        .tree = tree,
+        .reader = reader,
+        .source = source,
+        .buffers = buffer_pool_new(),
+        .kernel_read_ahead = (unsigned)options->kernel_read_ahead,
+        .readahead = options->readahead,
+        .timeout = options->each_asks ? 0 : FOREVER,
+    };
+    if (!session->operations.buffers)
         memory_exhausted();
-    if (make_generation(&session->served.generation, err) < 0) {
+    if (make_generation(&session->operations.generation, err) < 0 || load_cancellation(err) < 0) {
         session_free(session);
         return NULL;
     }
     if (options->passthrough > 0) {
-        session->served.passthrough = passthrough_new(options->passthrough);
-        if (!session->served.passthrough)
+        session->operations.passthrough = passthrough_new(options->passthrough);
+        if (!session->operations.passthrough)
             memory_exhausted();
     }
-    fuse_set_log_func(take_message);
-    capture(true);
+    fuse_messages_keep();
     if (fuse_opt_add_arg(&args, "moefs") < 0 || fuse_opt_add_arg(&args, "-o") < 0 ||
         fuse_opt_add_arg(&args, options->fuse) < 0)
         memory_exhausted();
-    session->fuse = fuse_session_new(&args, &operations, sizeof operations, &session->served);
+    session->fuse = fuse_session_new(&args, &operations_table, sizeof operations_table, &session->operations);
     fuse_opt_free_args(&args);
     if (!session->fuse) {
-        fail(err, "libfuse refuses the mount options");
+        fuse_messages_fail(err, "libfuse refuses the mount options");
         session_free(session);
         return NULL;
     }
@@ -170,32 +124,72 @@ static void signal_set(sigset_t *set)
     sigaddset(set, SIGHUP);
 }
 
-int session_mount(struct session *session, const char *mount_point, struct error *err)
+/* The mounts of our device, and what lies at our path. */
+struct search {
+    const char *path;
+    dev_t device, top;    /* top: what lies at the path, over all else; 0: nothing is mounted there */
+    bool covered;         /* ours is at the path, and something over it */
+    char moved[PATH_MAX]; /* another path where ours is, over all else; or "" */
+};
+
+static void search_visit(void *context, const struct mount_line *mount)
 {
-    struct mount_entry entry;
+    struct search *search = context;
+    const dev_t device = makedev(mount->major, mount->minor);
+
+    if (strcmp(mount->point, search->path) == 0) {
+        search->covered = search->covered || search->top == search->device;
+        search->top = device;
+    } else if (device == search->device && strlen(mount->point) < sizeof search->moved) {
+        strcpy(search->moved, mount->point);
+    } else if (strcmp(mount->point, search->moved) == 0) {
+        search->moved[0] = '\0';
+    }
+}
+
+static int session_search(const struct session *session, struct search *search, struct error *err)
+{
+    *search = (struct search){.path = session->path, .device = session->device};
+    const int error = mount_table_read("", search_visit, search);
+    if (error)
+        return error_set(err, "/proc/self/mountinfo: %s", strerror(error));
+    return 0;
+}
+
+/* Of a path, once mounted: which device it is, and how far the kernel is to read ahead. */
+static int session_find_device(struct session *session, struct error *err)
+{
+    struct search search;
+
+    if (session_search(session, &search, err) < 0)
+        return -1;
+    if (search.top == 0)
+        return error_set(err, "%s: mounted, but not in /proc/self/mountinfo", session->path);
+    session->device = search.top;
+    if (session->kernel_read_ahead > 0)
+        bdi_set_read_ahead(session->device, session->kernel_read_ahead);
+    if (session->operations.readahead)
+        readahead_mounted(session->operations.readahead, session->device);
+    return 0;
+}
+
+int session_mount(struct session *session, const struct mount_point *mount_point, struct error *err)
+{
+    cleanup_free char *what = xasprintf("%s: cannot be mounted", mount_point->name);
     sigset_t set;
 
     signal(SIGPIPE, SIG_IGN);
     signal_set(&set);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
-    if (fuse_session_mount(session->fuse, mount_point) != 0) {
-        cleanup_free char *what = xasprintf("%s: cannot be mounted", mount_point);
-        return fail(err, what);
-    }
-    if (mount_point_is_descriptor(mount_point))
+    if (fuse_session_mount(session->fuse, mount_point->name) != 0)
+        return fuse_messages_fail(err, what);
+    if (mount_point->descriptor >= 0)
         return 0;
-    session->mount_point = xstrdup(mount_point);
-    int found = mounts_find(mount_point, &entry, err);
-    session->major = entry.major;
-    session->minor = entry.minor;
-    mounts_entry_clear(&entry);
-    if (found == 0)
-        error_set(err, "%s: mounted, but not in /proc/self/mountinfo", mount_point);
-    if (found <= 0)
-        fuse_session_unmount(session->fuse);
-    else if (session->served.readahead)
-        readahead_mounted(session->served.readahead, makedev(session->major, session->minor));
-    return found > 0 ? 0 : -1;
+    session->path = mount_point->name;
+    if (session_find_device(session, err) == 0)
+        return 0;
+    fuse_session_unmount(session->fuse);
+    return -1;
 }
 
 /* Whether the kernel has let go of our mount: unmounted by somebody, or the connection aborted. */
@@ -206,46 +200,43 @@ static bool session_is_severed(const struct session *session)
     return poll(&poll_fd, 1, 0) == 1 && (poll_fd.revents & POLLERR) != 0;
 }
 
-/* Whether what is mounted there is ours. Device numbers are given out anew at once: where ours has been let
- * go of, the same numbers may be a newer mount's, which answers, while an aborted one of ours does not. */
-static bool session_is_mounted(const struct session *session, const struct mount_entry *entry)
+/* Whether our device's mount at this path is ours. Device numbers are given out anew at once: where ours has been
+ * let go of, the same number may be a newer mount's, which answers, while an aborted one of ours does not. */
+static bool session_owns(const struct session *session, const char *path)
 {
     struct statvfs answer;
 
-    if (entry->major != session->major || entry->minor != session->minor)
-        return false;
-    return !session_is_severed(session) || (statvfs(session->mount_point, &answer) < 0 && errno == ENOTCONN);
+    return !session_is_severed(session) || (statvfs(path, &answer) < 0 && errno == ENOTCONN);
 }
 
-/* Takes the mount out of the tree, if it is still there and on top. False with *err set: it could not be
- * done. */
+/* Takes the mount out of the tree, if it is still there and on top. False with *err set: it could not be done. */
 static bool session_detach(struct session *session, struct error *err)
 {
-    struct mount_entry entry;
-    bool done = true;
+    struct search search;
 
     if (session->detached)
         return true;
-    int found = mounts_find(session->mount_point, &entry, err);
-    if (found > 0 && session_is_mounted(session, &entry)) {
-        done = mounts_unmount(session->mount_point, true, err) == 0;
-    } else if (found >= 0) {
-        done = found == 0 || session_is_severed(session);
-        if (!done)
-            error_set(err, "%s: not unmounted: another mount lies over this one", session->mount_point);
+    if (session_search(session, &search, err) < 0)
+        return false;
+    if (search.top == session->device && session_owns(session, session->path)) {
+        session->detached = mount_table_unmount(session->path, true, err) == 0;
+    } else if (search.moved[0] && session_owns(session, search.moved)) {
+        log_line(LOG_LEVEL_INFO, "%s: the mount is now at %s, and is unmounted there", session->path,
+                 search.moved);
+        session->detached = mount_table_unmount(search.moved, true, err) == 0;
     } else {
-        done = false;
+        session->detached = !search.covered || session_is_severed(session);
+        if (!session->detached)
+            error_set(err, "%s: not unmounted: another mount lies over this one", session->path);
     }
-    mounts_entry_clear(&entry);
-    session->detached = done;
-    return done;
+    return session->detached;
 }
 
-/* A signal has asked for it. Where it cannot be done the mount ends all the same. */
+/* A signal has asked for it. False: serving is to end with the mount in place, a dead one; the log says why. */
 static bool session_unmount(struct session *session)
 {
     struct error err = {0};
-    const bool done = session->mount_point && session_detach(session, &err);
+    const bool done = session->path && session_detach(session, &err);
 
     if (err.text)
         log_line(LOG_LEVEL_ERROR, "%s", err.text);
@@ -287,14 +278,13 @@ static void *session_watch_signals(void *context)
     if (atomic_load(&session->finished))
         return NULL;
     log_line(LOG_LEVEL_INFO, "%s: unmounting", strsignal(number));
-    session->signalled = true;
     if (session_unmount(session)) {
         number = sigtimedwait(&set, NULL, &a_moment);
         if (number < 0 && !atomic_load(&session->finished))
             log_line(LOG_LEVEL_INFO,
                      "%s: unmounted, but still open somewhere: serving until it is closed; a second "
                      "signal ends it now",
-                     session->mount_point);
+                     session->path);
         while (number < 0)
             number = sigwaitinfo(&set, NULL);
     }
@@ -315,38 +305,76 @@ static int session_loop(struct session *session)
     return result;
 }
 
-int session_serve(struct session *session, void (*ready)(void *context), void *context, struct error *err)
+/* The kernel's first request, in which both say what they can do. 0 when it was accepted. Apart from the loop since
+ * libfuse says nothing to anybody where it has no memory for it, and the mount would never answer. */
+static int session_make_contact(struct session *session, struct error *err)
+{
+    struct fuse_buf request = {0};
+    int n = fuse_session_receive_buf(session->fuse, &request);
+
+    while (n == -EINTR && !fuse_session_exited(session->fuse))
+        n = fuse_session_receive_buf(session->fuse, &request);
+    if (n > 0)
+        fuse_session_process_buf(session->fuse, &request);
+    free(request.mem);
+    if (session->operations.refusal)
+        return error_set(err, "%s", session->operations.refusal);
+    if (n > 0 && session->operations.accepted && !fuse_session_exited(session->fuse))
+        return 0;
+    if (n > 0)
+        return fuse_messages_fail(err, "the kernel's first request could not be answered");
+    if (n < 0 && n != -EINTR)
+        return error_set(err, "the kernel's first request could not be read: %s", strerror(-n));
+    return error_set(err, "the mount was ended before it was ready, by a signal or by unmounting it");
+}
+
+static int session_start_signals(struct session *session, struct error *err)
 {
     struct sigaction nudge = {.sa_handler = ignore_nudge}; /* no SA_RESTART: it is to interrupt */
 
-    session->ready = ready;
-    session->context = context;
     session->main_thread = pthread_self();
     sigaction(SIGUSR1, &nudge, NULL);
-    int rc = pthread_create(&session->signal_thread, NULL, session_watch_signals, session);
-    if (rc != 0) {
-        fuse_session_unmount(session->fuse);
-        return error_set(err, "starting a thread: %s", strerror(rc));
-    }
-    int result = session_loop(session);
+    const int rc = pthread_create(&session->signal_thread, NULL, session_watch_signals, session);
+    return rc == 0 ? 0 : error_set(err, "starting a thread: %s", strerror(rc));
+}
+
+static void session_end_signals(struct session *session)
+{
     atomic_store(&session->finished, true);
     pthread_kill(session->signal_thread, SIGTERM);
     pthread_join(session->signal_thread, NULL);
-    /* an aborted connection leaves a dead mount */
-    if (session->mount_point && !session_detach(session, err) && !session->refusal)
+}
+
+/* Until the mount is gone. 0, or -1 with *err set. */
+static int session_answer(struct session *session, void (*ready)(void *context), void *context,
+                          struct error *err)
+{
+    if (session_make_contact(session, err) < 0)
         return -1;
-    if (session->refusal)
-        return error_set(err, "%s", session->refusal);
-    if (result < 0 && result != -ECONNABORTED && !atomic_load(&session->was_ready))
-        return error_set(err, "serving the mount: %s", strerror(-result));
-    if (!atomic_load(&session->was_ready))
-        return fail(err, session->signalled ? "ended by a signal before the mount was ready"
-                                            : "the kernel ended the mount before it was ready");
-    /* ECONNABORTED: the connection is gone, which the kernel mostly says by ENODEV, and libfuse then ends
-     * well */
+    fuse_messages_log();
+    ready(context);
+    const int result = session_loop(session);
+    /* ECONNABORTED: the connection is gone, which the kernel mostly says by ENODEV, and libfuse then ends well */
     if (result < 0 && result != -ECONNABORTED)
         return error_set(err, "serving the mount: %s", strerror(-result));
     return 0;
+}
+
+int session_serve(struct session *session, void (*ready)(void *context), void *context, struct error *err)
+{
+    struct error left = {0};
+
+    if (session_start_signals(session, err) < 0) {
+        fuse_session_unmount(session->fuse);
+        return -1;
+    }
+    int result = session_answer(session, ready, context, err);
+    session_end_signals(session);
+    /* an aborted connection, too, leaves a dead mount */
+    if (session->path && !session_detach(session, &left))
+        result = err->text ? error_add(err, "%s", left.text) : error_relay(err, left.text);
+    error_free(&left);
+    return result;
 }
 
 /* Sessions that libfuse could free only by unmounting a path where another mount may lie by now. Kept in
@@ -357,14 +385,13 @@ void session_free(struct session *session)
 {
     if (!session)
         return;
-    if (session->mount_point && session->left) {
+    if (session->path && session->left) {
         abandoned = session->fuse;
     } else if (session->fuse) {
         fuse_session_unmount(session->fuse);
         fuse_session_destroy(session->fuse);
     }
-    passthrough_free(session->served.passthrough);
-    buffer_pool_free(session->served.buffers);
-    free(session->mount_point);
+    passthrough_free(session->operations.passthrough);
+    buffer_pool_free(session->operations.buffers);
     free(session);
 }

@@ -2,17 +2,24 @@
  *
  * SIGTERM, SIGINT or SIGHUP unmounts lazily: nothing new can be opened, what is open stays readable, and
  * serving ends when the last of it is closed. A second signal answers the requests in hand and ends at once.
- */
+ *
+ * From session_mount on no lack of memory ends the process, which would leave a dead mount. */
 #ifndef MOEFS_FS_SESSION_H
 #define MOEFS_FS_SESSION_H
 
 #include "layout/base/error.h"
-#include "fs/read/reader.h"
-#include "readahead.h"
-#include "fs/source/source.h"
-#include "fs/view/tree.h"
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct mount_point;
+struct plan;
+struct readahead;
+struct reader;
 struct session;
+struct source;
+struct tree;
 
 struct session_options {
     const char *fuse; /* the text of fuse's -o */
@@ -27,13 +34,12 @@ struct session_options {
 struct session *session_new(const struct plan *plan, const struct tree *tree, struct reader *reader,
                             struct source *source, const struct session_options *options, struct error *err);
 
-/* mount_point: a path that mounts_resolve() gave, or "/dev/fd/N" of a /dev/fuse that the caller has mounted.
- * Blocks the three signals in the calling thread: they are acted on once serving. -1 with *err set. */
-int session_mount(struct session *session, const char *mount_point, struct error *err);
+/* The mount point must outlive the session. Blocks the three signals in the calling thread: they are acted on once
+ * serving. -1 with *err set. */
+int session_mount(struct session *session, const struct mount_point *mount_point, struct error *err);
 
-/* Answers the kernel until the mount is gone. ready(context) is called by a thread of the session when the
- * kernel has made contact. 0, or -1 with *err set when it ended in another way; not mounted any more in
- * either case. */
+/* Answers the kernel until the mount is gone. ready(context) is called when the kernel has made contact. 0, or -1
+ * with *err set when it ended in another way; not mounted any more in either case. */
 int session_serve(struct session *session, void (*ready)(void *context), void *context, struct error *err);
 
 void session_free(struct session *session);

@@ -69,6 +69,12 @@ static const struct {
      "40 25 0:26 /machine.slice/x /srv/x rw - cgroup2 cgroup2 rw\n" V2_MOUNT,
      {{"/sys/fs/cgroup/a/memory.max", "300\n"}, {"/srv/x/memory.max", "1\n"}},
      300},
+    {"version 2, names with spaces and backslashes",
+     "0::/my group/a\\b\n",
+     "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+     "41 25 0:26 /my\\040group /srv/my\\040mount rw - cgroup2 my\\040source rw\n",
+     {{"/srv/my mount/a\\b/memory.max", "4096\n"}, {"/sys/fs/cgroup/memory.max", "9\n"}},
+     4096},
     {"version 1",
      "5:cpu,cpuacct:/c\n4:memory:/m/n\n0::/\n",
      V1_CPU_MOUNT V1_MOUNT,
