@@ -106,14 +106,27 @@ static void deal_out(struct placing *p, uint64_t limit)
     }
 }
 
+/* The one weight file that config.json names, which a loader will look for, or NULL. */
+static const char *named_file(const struct checkpoint *checkpoint)
+{
+    return checkpoint->index_required ? NULL : checkpoint->config.transformers_weights;
+}
+
 /* Which homes are kept, and under which names. */
-static void name_files(struct placing *p)
+static int name_files(struct placing *p, struct error *err)
 {
     struct plan *plan = p->plan;
+    const char *named = named_file(p->checkpoint);
     uint32_t n = 0;
 
     for (uint32_t h = 0; h < p->n_homes; h++)
         n += p->counts[h] > 0 || p->verbatim[h];
+    if (named && n > 1)
+        return error_set(
+            err,
+            "config.json's transformers_weights names one file, %s, and would not find the %u that "
+            "--max-shard-size makes: leave that out, or remove transformers_weights",
+            named, n);
     plan->n_weight_files = n;
     plan->files = arena_alloc(&plan->arena, (n + 1) * sizeof *plan->files);
     for (uint32_t h = 0, f = 0; h < p->n_homes; h++) {
@@ -127,8 +140,9 @@ static void name_files(struct placing *p)
             continue;
         }
         shards_name(f - 1, n, name);
-        file->name = arena_strdup(&plan->arena, name);
+        file->name = arena_strdup(&plan->arena, named ? named : name);
     }
+    return 0;
 }
 
 /* By home; inside a verbatim one by place, else in the writer's order. */
@@ -242,8 +256,7 @@ int placement_build(const struct checkpoint *checkpoint, const struct plan_optio
         deal_out(&p, options->max_shard_size);
     else
         mirror_shards(&p);
-    name_files(&p);
-    if (lay_out_files(&p, err) < 0)
+    if (name_files(&p, err) < 0 || lay_out_files(&p, err) < 0)
         return -1;
     add_index(&p);
     return 0;

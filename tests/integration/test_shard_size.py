@@ -126,3 +126,27 @@ def test_original_sharding_comes_back(mount, tmp_path):
     want = named(deal_out(model().tensors("per-expert"), 600))
     with mount(src, "--to", "merged", "--max-shard-size", "77") as there:
         check(mount, tmp_path, there.path, want, "--to", "original", "--max-shard-size", "600")
+
+
+def test_a_file_that_config_names(mount, run_moefs, tmp_path):
+    """transformers_weights: a loader looks for this file alone, and config.json is shown as it is."""
+    tensors = sized(np.random.default_rng(5), {"a": 300, "b": 300})
+    src = raw.Checkpoint({"model_type": "qwen3", "transformers_weights": "mine.safetensors"}, tensors,
+                         {"mine.safetensors": list(tensors)}).write(tmp_path / "src")
+    with mount(src, "--max-shard-size", 600) as m:
+        assert [p.name for p in m.path.glob("*.safetensors")] == ["mine.safetensors"]
+        assert raw.read_directory(m.path) == tensors
+    done = run_moefs("plan", src, "--max-shard-size", 599)
+    assert done.returncode == 1
+    assert "transformers_weights names one file, mine.safetensors, and would not find the 2 that --max-shard-size makes" in done.stderr
+
+
+def test_an_index_that_config_names(mount, tmp_path):
+    tensors = sized(np.random.default_rng(6), {"a": 300, "b": 300, "c": 300})
+    src = raw.make(tensors, {"model_type": "qwen3", "transformers_weights": "mine.safetensors.index.json"}).write(tmp_path / "src")
+    (src / raw.INDEX).rename(src / "mine.safetensors.index.json")
+    with mount(src, "--max-shard-size", 600) as m:
+        index = json.loads((m / "mine.safetensors.index.json").read_text())
+        assert index["weight_map"] == {"a": "model-00001-of-00002.safetensors", "b": "model-00001-of-00002.safetensors",
+                                       "c": "model-00002-of-00002.safetensors"}
+        assert raw.read_directory(m.path) == tensors and not (m / raw.INDEX).exists()
