@@ -95,6 +95,18 @@ size_t text_escape(char *to, size_t size, const char *text)
     return length;
 }
 
+const char *text_nth_word(const char *words, unsigned n, size_t *length)
+{
+    for (unsigned i = 0;; i++) {
+        *length = strcspn(words, " ");
+        if (i == n && *length > 0)
+            return words;
+        if (words[*length] == '\0')
+            return NULL;
+        words += *length + 1;
+    }
+}
+
 const char *text_path_below(const char *path, const char *directory)
 {
     size_t length = strcmp(directory, "/") == 0 ? 0 : strlen(directory);

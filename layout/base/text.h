@@ -21,6 +21,9 @@ bool text_is_utf8(const char *text);
  * is copied unchanged. */
 size_t text_escape(char *to, size_t size, const char *text);
 
+/* Word `n`, counted from 0, of words with single spaces between, and its length; NULL where there is none. */
+const char *text_nth_word(const char *words, unsigned n, size_t *length);
+
 /* What follows `directory` in a path below it: "/name/...", or "" for the directory itself; NULL for any other
  * path. Both are canonical: absolute, without ".", ".." and closing slashes. */
 const char *text_path_below(const char *path, const char *directory);

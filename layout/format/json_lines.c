@@ -131,16 +131,16 @@ int json_lines_read(const char *file, const char *text, size_t length, struct ar
 }
 
 /* The line of the keys, or of as many of the outer ones as are there. */
-static unsigned find_line(const struct place *place)
+static unsigned find_line(const struct json_position *position)
 {
-    cleanup_free char *element = place->element ? xasprintf("%d" KEY_END, place->element) : xstrdup("");
+    cleanup_free char *element = position->element ? xasprintf("%d" KEY_END, position->element) : xstrdup("");
     cleanup_free char *keys =
-        xasprintf("%s%s%s%s%s", place->part ? place->part : "", place->part ? KEY_END : "",
-                  place->key ? place->key : "", place->key ? KEY_END : "", element);
+        xasprintf("%s%s%s%s%s", position->part ? position->part : "", position->part ? KEY_END : "",
+                  position->key ? position->key : "", position->key ? KEY_END : "", element);
     size_t longest = 0;
     unsigned line = 1;
 
-    for (const struct json_line *known = place->lines->last; known; known = known->next) {
+    for (const struct json_line *known = position->lines->last; known; known = known->next) {
         size_t length = strlen(known->keys);
         if (length > longest && strncmp(keys, known->keys, length) == 0) {
             longest = length;
@@ -150,13 +150,15 @@ static unsigned find_line(const struct place *place)
     return line;
 }
 
-int place_malformed(const struct place *place, struct error *err, const char *what)
+int json_malformed(const struct json_position *position, struct error *err, const char *what)
 {
-    cleanup_free char *keys = xasprintf("%s%s%s", place->part ? place->part : "",
-                                        place->part && place->key ? "." : "", place->key ? place->key : "");
+    cleanup_free char *keys =
+        xasprintf("%s%s%s", position->part ? position->part : "", position->part && position->key ? "." : "",
+                  position->key ? position->key : "");
 
-    if (place->lines)
-        return error_set(err, "%s:%u: %s%s%s", place->file, find_line(place), keys, *keys ? ": " : "", what);
-    return error_set(err, "%s: %s%s%s: %s", place->file, place->layout ? place->layout : "",
-                     place->layout && *keys ? "." : "", keys, what);
+    if (position->lines)
+        return error_set(err, "%s:%u: %s%s%s", position->file, find_line(position), keys, *keys ? ": " : "",
+                         what);
+    return error_set(err, "%s: %s%s%s: %s", position->file, position->layout ? position->layout : "",
+                     position->layout && *keys ? "." : "", keys, what);
 }

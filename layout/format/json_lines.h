@@ -1,6 +1,6 @@
 /* Where in a file of layouts a message is about: the file, the line and the keys that lead there. */
-#ifndef MOEFS_LAYOUT_PLACE_H
-#define MOEFS_LAYOUT_PLACE_H
+#ifndef MOEFS_LAYOUT_JSON_LINES_H
+#define MOEFS_LAYOUT_JSON_LINES_H
 
 #include "layout/base/error.h"
 #include "layout/base/memory.h"
@@ -17,7 +17,7 @@ struct json_lines {
 int json_lines_read(const char *file, const char *text, size_t length, struct arena *arena,
                     struct json_lines *lines, struct error *err);
 
-struct place {
+struct json_position {
     const char *file;
     const struct json_lines *lines; /* of a user's file; NULL for built-in data */
     const char *layout;             /* built-in data: the layout's name */
@@ -26,6 +26,6 @@ struct place {
 };
 
 /* "FILE:LINE: part.key: what". Always -1. */
-int place_malformed(const struct place *place, struct error *err, const char *what);
+int json_malformed(const struct json_position *position, struct error *err, const char *what);
 
 #endif
