@@ -1,7 +1,6 @@
-/* A bounded cache of computed blocks. One computation per block however many readers (single flight); an
- * error is given to those who waited for it and never cached; eviction (2Q: Johnson and Shasha, VLDB 1994)
- * lets a sequential scan pass without pushing out blocks that are read again. Thread-safe; no lock is held
- * while a block is computed. */
+/* A bounded cache of computed blocks. One computation per block however many readers (single flight), and a
+ * large block is computed in parts by those who wait for it. An error is given to those who waited and never
+ * kept. Which blocks go is residents.h's affair. Thread-safe; no lock is held while a block is computed. */
 #ifndef MOEFS_FS_BLOCK_CACHE_H
 #define MOEFS_FS_BLOCK_CACHE_H
 
@@ -32,11 +31,6 @@ typedef int block_fill(void *context, struct block_key key, void *buffer, size_t
 struct block_cache *block_cache_new(size_t capacity, block_fill *fill, void *context);
 void block_cache_free(struct block_cache *cache);
 
-/* Copies bytes [offset, offset + n) of the block of `length` bytes to buffer, filling it first where needed.
- * 0, ENOMEM, or the errno of the fill. */
-int block_cache_read(struct block_cache *cache, struct block_key key, size_t length, size_t offset,
-                     void *buffer, size_t n);
-
 /* Lends the block of `length` bytes, filling it first where needed: *contents are its bytes until it is given
  * back with block_cache_return(); until then it stays, and counts. With `patient` false EAGAIN where others
  * are filling it and there is nothing to help with. 0, EAGAIN, ENOMEM, or the errno of the fill: then nothing
@@ -55,6 +49,7 @@ enum block_ahead {
 /* Fills the block for a later reader: what to do instead of waiting for another one. */
 enum block_ahead block_cache_fill_ahead(struct block_cache *cache, struct block_key key, size_t length);
 
+/* What the cache has done: tests hold its promises against it, nothing else shows them. */
 struct block_cache_stats {
     uint64_t hits, misses, waits; /* waits: found while somebody else was filling it */
     size_t bytes;                 /* held now */

@@ -1,4 +1,5 @@
 #include "fs/read/block_cache.h"
+#include "tests/support/failing_memory.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -66,13 +67,16 @@ static void open_gate(struct filler *filler)
 static int read_and_check(struct block_cache *cache, struct block_key key, size_t length, size_t offset,
                           size_t n)
 {
-    unsigned char buffer[4096];
-    int e = block_cache_read(cache, key, length, offset, buffer, n);
+    const unsigned char *contents;
+    struct block *block;
+    int e = block_cache_borrow(cache, key, length, true, &block, &contents);
 
-    if (!e)
-        for (size_t i = 0; i < n; i++)
-            if (buffer[i] != byte_at(key, offset + i))
-                return -1;
+    if (e)
+        return e;
+    for (size_t i = 0; i < n && !e; i++)
+        if (contents[offset + i] != byte_at(key, offset + i))
+            e = -1;
+    block_cache_return(cache, block, n);
     return e;
 }
 
@@ -300,6 +304,62 @@ static void test_large_blocks(void **state)
     block_cache_free(cache);
 }
 
+/* The memory of a block that goes becomes the next one's only where both come from the same place: what
+ * malloc gave is never unmapped, and a mapping never freed. */
+static void test_memory_changes_hands(void **state)
+{
+    static const size_t lengths[] = {1000, 131071, 131072, 131073, 300000};
+    enum { N = sizeof lengths / sizeof lengths[0] };
+
+    (void)state;
+    for (uint32_t pair = 0; pair < N * N; pair++) {
+        const size_t from = lengths[pair / N], to = lengths[pair % N];
+        struct filler filler = {0};
+        struct block_cache *cache = block_cache_new(from > to ? from : to, fill, &filler);
+        struct block_cache_stats stats;
+        assert_int_equal(read_and_check(cache, (struct block_key){1, 1}, from, 0, from), 0);
+        assert_int_equal(read_and_check(cache, (struct block_key){1, 2}, to, 0, to), 0);
+        block_cache_get_stats(cache, &stats);
+        assert_true(stats.bytes >= to && stats.bytes <= (from > to ? from : to));
+        block_cache_free(cache);
+    }
+}
+
+/* One allocation fails, whichever it is: a read ends with ENOMEM or with the right bytes, nothing is kept
+ * that should not be, and the next read succeeds. */
+static void test_short_memory(void **state)
+{
+    static const size_t lengths[] = {1000, 200000, 2000, 300000, 131072, 500};
+    enum { N = sizeof lengths / sizeof lengths[0], READS = 4 * N, CAPACITY = 310000 };
+    unsigned failures = 0;
+    bool failed = true;
+
+    (void)state;
+    for (long n = 0; failed; n++) {
+        struct filler filler = {0};
+        struct block_cache_stats stats;
+        atomic_store(&memory_left, n);
+        struct block_cache *cache = block_cache_new(CAPACITY, fill, &filler);
+        failed = !cache;
+        for (uint32_t i = 0; cache && i < READS; i++) {
+            const struct block_key key = {1, i % 5 * (i / 7)};
+            const size_t length = lengths[key.unit % N];
+            int e = read_and_check(cache, key, length, 0, length);
+            assert_true(e == 0 || e == ENOMEM);
+            failures += e != 0;
+            if (e)
+                assert_int_equal(read_and_check(cache, key, length, 0, length), 0);
+            block_cache_get_stats(cache, &stats);
+            assert_true(stats.bytes <= CAPACITY);
+            block_cache_fill_ahead(cache, (struct block_key){2, i}, 700);
+        }
+        failed |= atomic_load(&memory_left) < 0;
+        atomic_store(&memory_left, -1);
+        block_cache_free(cache);
+    }
+    assert_true(failures > 10);
+}
+
 /* A block filled ahead is found; nothing is done where it is there, is being filled, or has no room; and its
  * failure is forgotten. */
 static void test_fill_ahead(void **state)
@@ -337,7 +397,16 @@ static void test_fill_ahead(void **state)
     block_cache_free(cache);
 }
 
-/* Whoever waits for a large block fills a part of it, each part once; and a part that fails fails all. */
+static void *fill_one_ahead(void *argument)
+{
+    struct reading *reading = argument;
+
+    reading->result = (int)block_cache_fill_ahead(reading->cache, reading->key, reading->length);
+    return NULL;
+}
+
+/* Whoever waits for a large block fills a part of it, each part once, and so does who fills it ahead; and a
+ * part that fails fails all. */
 static void test_parts(void **state)
 {
     enum { N = 5 };
@@ -355,7 +424,8 @@ static void test_parts(void **state)
         pthread_t threads[N];
         for (int i = 0; i < N; i++) {
             readings[i] = (struct reading){cache, {1, 1}, -2, length};
-            assert_int_equal(pthread_create(&threads[i], NULL, read_one, &readings[i]), 0);
+            assert_int_equal(
+                pthread_create(&threads[i], NULL, i < N - 1 ? read_one : fill_one_ahead, &readings[i]), 0);
         }
         while (atomic_load(&filler.at_once) < N) /* for ever, if they did not help each other */
             nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
@@ -363,7 +433,7 @@ static void test_parts(void **state)
         open_gate(&filler);
         for (int i = 0; i < N; i++) {
             pthread_join(threads[i], NULL);
-            assert_int_equal(readings[i].result, outcomes[k]);
+            assert_int_equal(readings[i].result, i < N - 1 ? outcomes[k] : (int)BLOCK_AHEAD_FILLED);
         }
         assert_int_equal(atomic_load(&filler.fills), N);
         block_cache_free(cache);
@@ -464,6 +534,8 @@ int main(void)
         cmocka_unit_test(test_larger_than_the_cache),
         cmocka_unit_test(test_waits_for_room),
         cmocka_unit_test(test_large_blocks),
+        cmocka_unit_test(test_memory_changes_hands),
+        cmocka_unit_test(test_short_memory),
         cmocka_unit_test(test_fill_ahead),
         cmocka_unit_test(test_parts),
         cmocka_unit_test(test_lending),

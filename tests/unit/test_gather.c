@@ -3,6 +3,7 @@
 #include "fs/read/transpose.h"
 #include "layout/base/memory.h"
 #include "layout/compile.h"
+#include "tests/support/failing_memory.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -23,7 +24,8 @@ struct memory_source {
     unsigned char *bytes[4];
     size_t size;
     _Atomic uint64_t read; /* bytes */
-    uint64_t fail_after;
+    _Atomic uint64_t n_reads;
+    uint64_t fail_at; /* the number of the read that fails */
 };
 
 static int memory_pread(struct source *source, uint32_t file, uint64_t offset, void *buffer, size_t length)
@@ -32,7 +34,7 @@ static int memory_pread(struct source *source, uint32_t file, uint64_t offset, v
 
     assert_true(file < 4);
     assert_true(offset <= memory->size && length <= memory->size - offset);
-    if (memory->read >= memory->fail_after)
+    if (memory->n_reads++ == memory->fail_at)
         return EIO;
     memcpy(buffer, memory->bytes[file] + offset, length);
     memory->read += length;
@@ -51,7 +53,7 @@ static uint64_t random_below(uint64_t n)
 
 static void memory_open(struct memory_source *memory, size_t size)
 {
-    *memory = (struct memory_source){.source = {.ops = &memory_ops}, .size = size, .fail_after = UINT64_MAX};
+    *memory = (struct memory_source){.source = {.ops = &memory_ops}, .size = size, .fail_at = UINT64_MAX};
     for (int i = 0; i < 4; i++) {
         memory->bytes[i] = xmalloc(size);
         for (size_t k = 0; k < size; k++)
@@ -217,33 +219,53 @@ static void test_known(void **state)
     memory_close(&memory);
 }
 
-/* Axes that are wider than the scratch, or so sparse that each element is read alone: still right. */
+/* Axes that are wider than the scratch, or so sparse that each element is read alone. */
+/* clang-format off */
+static const struct {
+    const char *name;
+    struct gather_box boxes[2]; /* there may be no second one */
+} wide[] = {
+    {"rows wider than the scratch", {{0, 2, 10, 0, {DIM(1500000, 2, 1), DIM(2, 1, 1500000)}}}},
+    {"row of columns wider than the scratch", {{0, 2, 10, 0, {DIM(700000, 3, 3), DIM(3, 1, 1)}}}},
+    {"runs that go directly", {{0, 2, 10, 0, {DIM(6, 100000, 200001), DIM(100000, 1, 1)}}}},
+    {"three axes, the outer one wide",
+     {{0, 3, 0, 0, {DIM(2, 800000, 1000000), DIM(2, 400000, 1), DIM(400000, 1, 2)}}}},
+    {"sparse elements", {{0, 1, 0, 0, {DIM(60, 1, 50000)}}}},
+    {"sparse inside sparse", {{0, 2, 0, 0, {DIM(4, 100, 900000), DIM(100, 1, 9000)}}}},
+    {"runs far apart", {{0, 2, 0, 0, {DIM(30, 300, 1), DIM(300, 1, 10000)}}}},
+    {"a transpose in strips", {{0, 2, 0, 0, {DIM(1000, 1000, 1), DIM(1000, 1, 1000)}}}},
+    {"strips with rows of one box, of two, of the other",
+     {{0, 2, 0, 0, {DIM(45000, 12, 1), DIM(12, 1, 100000)}},
+      {0, 2, 2 * 850000, 2 * 540000, {DIM(45000, 16, 1), DIM(16, 1, 100000)}}}},
+};
+/* clang-format on */
+#define N_WIDE (sizeof wide / sizeof wide[0])
+
+/* Of elements of two bytes. */
+static struct gather wide_gather(const struct gather_box *boxes)
+{
+    struct gather gather = {0, 0, boxes[1].n_dims > 0 ? 2 : 1, 2, 0};
+
+    for (uint32_t b = 0; b < gather.n_boxes; b++) {
+        uint64_t length = 2;
+        for (uint32_t d = 0; d < boxes[b].n_dims; d++)
+            length *= boxes[b].dims[d].n;
+        gather.length += length;
+    }
+    set_row(&gather, boxes);
+    return gather;
+}
+
 static void test_wide(void **state)
 {
-    static const struct {
-        const char *name;
-        struct gather_box box;
-    } cases[] = {
-        {"rows wider than the scratch", {0, 2, 10, 0, {DIM(1500000, 2, 1), DIM(2, 1, 1500000)}}},
-        {"row of columns wider than the scratch", {0, 2, 10, 0, {DIM(700000, 3, 3), DIM(3, 1, 1)}}},
-        {"runs that go directly", {0, 2, 10, 0, {DIM(6, 100000, 200001), DIM(100000, 1, 1)}}},
-        {"three axes, the outer one wide",
-         {0, 3, 0, 0, {DIM(2, 800000, 1000000), DIM(2, 400000, 1), DIM(400000, 1, 2)}}},
-        {"sparse elements", {0, 1, 0, 0, {DIM(60, 1, 50000)}}},
-        {"sparse inside sparse", {0, 2, 0, 0, {DIM(4, 100, 900000), DIM(100, 1, 9000)}}},
-        {"runs far apart", {0, 2, 0, 0, {DIM(30, 300, 1), DIM(300, 1, 10000)}}},
-    };
     struct memory_source memory;
 
     (void)state;
     memory_open(&memory, 8 << 20);
-    for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
-        struct gather_box box = cases[k].box;
-        struct gather gather = {2, 0, 1, 2, 0};
-        struct plan plan = {.gathers = &gather, .n_gathers = 1, .boxes = &box, .n_boxes = 1};
-        for (uint32_t d = 0; d < box.n_dims; d++)
-            gather.length *= box.dims[d].n;
-        set_row(&gather, &box);
+    for (size_t k = 0; k < N_WIDE; k++) {
+        struct gather_box boxes[2] = {wide[k].boxes[0], wide[k].boxes[1]};
+        struct gather gather = wide_gather(boxes);
+        struct plan plan = {.gathers = &gather, .n_gathers = 1, .boxes = boxes, .n_boxes = gather.n_boxes};
         const uint64_t row = gather_unit(&gather, 1);
         check_gather(&plan, &memory, gather.length);
         check_gather(&plan, &memory, gather.length / 3 > row ? gather.length / 3 : row);
@@ -445,28 +467,39 @@ static void test_parts_at_once(void **state)
     memory_close(&memory);
 }
 
+/* However a gather reads its source: the first read fails, the second, the last. */
 static void test_failure_is_returned(void **state)
 {
-    struct gather_box box = {0, 2, 0, 0, {DIM(1000, 1000, 1), DIM(1000, 1, 1000)}};
-    struct gather gather = {2000000, 0, 1, 2, 2000};
-    struct plan plan = {.gathers = &gather, .n_gathers = 1, .boxes = &box, .n_boxes = 1};
     struct memory_source memory;
-    unsigned char *buffer = xmalloc(gather.length);
     void *scratch = scratch_new();
 
     (void)state;
-    memory_open(&memory, 2 << 20);
-    /* The first strip fails; the second one does. */
-    for (uint64_t after = 0; after < 2; after++) {
-        memory.read = 0;
-        memory.fail_after = after;
-        assert_int_equal(gather_compute(&plan, &gather, (struct gather_share){0, gather.length, 0, 1},
-                                        &memory.source, scratch, buffer),
-                         EIO);
+    memory_open(&memory, 8 << 20);
+    for (size_t k = 0; k < N_WIDE; k++) {
+        struct gather_box boxes[2] = {wide[k].boxes[0], wide[k].boxes[1]};
+        struct gather gather = wide_gather(boxes);
+        struct plan plan = {.gathers = &gather, .n_gathers = 1, .boxes = boxes, .n_boxes = gather.n_boxes};
+        const struct gather_share all = {0, gather.length, 0, 1};
+        unsigned char *buffer = xmalloc(gather.length);
+        memory.n_reads = 0;
+        memory.fail_at = UINT64_MAX;
+        assert_int_equal(gather_compute(&plan, &gather, all, &memory.source, scratch, buffer), 0);
+        const uint64_t n = memory.n_reads, failing[] = {0, 1, n - 1};
+        for (int i = 0; i < 3; i++) {
+            memory.n_reads = 0;
+            memory.fail_at = failing[i];
+            const int e = gather_compute(&plan, &gather, all, &memory.source, scratch, buffer);
+            if (e != (failing[i] < n ? EIO : 0) || memory.n_reads != (failing[i] < n ? failing[i] + 1 : n))
+                fail_msg("%s: read %llu of %llu: %d", wide[k].name, (unsigned long long)failing[i],
+                         (unsigned long long)n, e);
+        }
+        memory_left = 0;
+        assert_int_equal(gather_compute(&plan, &gather, all, &memory.source, scratch, buffer), ENOMEM);
+        assert_int_equal(memory_left, -1);
+        free(buffer);
     }
     memory_close(&memory);
     free(scratch);
-    free(buffer);
 }
 
 /* Bytes from the first to the last element, both included. */
