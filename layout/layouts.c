@@ -206,7 +206,7 @@ int layouts_check_name(const struct layouts *layouts, const char *option, const 
 
     UT_string *known;
     const char *nearest = NULL;
-    unsigned distance = 4;
+    unsigned distance = strlen(name) < 6 ? 2 : 4; /* as many changes make any name */
     utstring_new(known);
     for (unsigned i = 0; i < layouts->n_layouts + 2U; i++) {
         const char *other =

@@ -389,6 +389,7 @@ int plan_build(const struct checkpoint *checkpoint, const struct plan_options *o
     plan->layouts = arena_alloc(&plan->arena, sizeof *plan->layouts);
     if (layouts_load(plan->layouts, options->users, err) < 0) {
         arena_free(&plan->arena);
+        *plan = (struct plan){0};
         return -1;
     }
     p.layouts = plan->layouts;

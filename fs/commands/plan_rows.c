@@ -1,9 +1,24 @@
 #include "plan_rows.h"
 
 #include "layout/base/checked.h"
+#include "layout/layouts.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+int option_layout(const struct option_use *use, void *field, struct error *err)
+{
+    struct layouts layouts;
+    int result = 0;
+
+    if (!layouts_is_file(use->text)) {
+        if (layouts_load(&layouts, NULL, err) < 0)
+            return -1;
+        result = layouts_check_name(&layouts, use->name, use->text, err);
+        layouts_free(&layouts);
+    }
+    return result < 0 ? -1 : option_text(use, field, err);
+}
 
 static int parse_fp8(const struct option_use *use, void *field, struct error *err)
 {
@@ -55,11 +70,11 @@ static int parse_exclude(const struct option_use *use, void *field, struct error
 #define FIELD(member) offsetof(struct plan_arguments, member)
 
 const struct option_row plan_rows[] = {
-    {"to", 0, "LAYOUT", option_text, FIELD(plan.to),
+    {"to", 0, "LAYOUT", option_layout, FIELD(plan.to),
      "show the experts in this layout; v5 (default) and original mean the architecture's own (`moefs "
      "layouts` "
      "lists them); a file of your own: ./mine.json"},
-    {"from", 0, "LAYOUT", option_text, FIELD(plan.from),
+    {"from", 0, "LAYOUT", option_layout, FIELD(plan.from),
      "read the experts of every MoE layer that fits this layout (or file) as that layout"},
     {"exclude", 0, "GLOB", parse_exclude, 0, "hide files by their names relative to SRC; may be repeated"},
     {"fp8", 0, "keep", parse_fp8, FIELD(plan.fp8_keep),

@@ -14,6 +14,10 @@ struct plan_arguments {
 
 extern const struct option_row plan_rows[]; /* they fill a struct plan_arguments */
 
+/* A layout's name, "v5", "original" or a file: a name that is unknown is refused with the nearest one. Its field
+ * is a const char *. */
+option_parser option_layout;
+
 void plan_arguments_free(struct plan_arguments *arguments);
 
 #endif

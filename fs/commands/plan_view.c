@@ -1,14 +1,9 @@
 #include "plan_view.h"
 
-#include "fs/base/messages.h"
-#include "layout/base/text.h"
+#include "layout/layouts.h"
 
-#include <inttypes.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-
-/* Sources that an explanation lists; a merged tensor has hundreds alike. */
-#define EXPLAINED_SOURCES 8
 
 static void visit_copy(const struct plan_view *view, const struct extent *extent, plan_piece_visitor *visit,
                        void *context)
@@ -47,90 +42,63 @@ void plan_view_visit(const struct plan_view *view, const struct planned_tensor *
     }
 }
 
-/* How much of one source tensor goes into a virtual tensor. */
-struct source_use {
-    uint64_t runs, bytes; /* that are copied */
-    bool computed;
-};
+const struct planned_tensor *plan_view_find(const struct plan_view *view, const char *name)
+{
+    for (uint32_t t = 0; t < view->plan->n_tensors; t++)
+        if (strcmp(view->plan->tensors[t].info.name, name) == 0)
+            return &view->plan->tensors[t];
+    return NULL;
+}
 
-/* The source tensors of one virtual tensor. */
-struct explanation {
-    struct source_use *uses; /* for each of checkpoint.tensors */
-    uint32_t *order;         /* the tensors that are used, as they come first */
-    uint32_t n;
+void plan_view_visit_loaders(const struct plan_view *view, plan_loaders_visitor *visit, void *context)
+{
+    const struct architecture *architecture = view->plan->architecture;
+
+    for (unsigned l = 0; l < architecture->n_loaders; l++) {
+        const char *name = architecture->loaders[l].layout->name;
+        bool used = false;
+        for (uint32_t g = 0; g < view->plan->n_groups; g++)
+            used |= strcmp(view->plan->groups[g].to, name) == 0;
+        if (used)
+            visit(name, architecture->loaders[l].loaders, architecture->loaders[l].n, context);
+    }
+}
+
+struct use_list {
+    struct plan_use *uses; /* as they come first */
+    uint32_t *place_of;    /* for each of checkpoint.tensors: its place in uses and 1; 0: none */
+    uint32_t n, capacity;
 };
 
 static void note_use(const struct plan_view *view, const struct plan_piece *piece, void *context)
 {
-    struct explanation *explanation = context;
-    uint32_t number = (uint32_t)(piece->tensor - view->checkpoint->tensors);
-    struct source_use *use = &explanation->uses[number];
+    struct use_list *list = context;
+    uint32_t *place = &list->place_of[piece->tensor - view->checkpoint->tensors];
 
-    if (use->runs == 0 && !use->computed)
-        explanation->order[explanation->n++] = number;
+    if (*place == 0) {
+        if (list->n == list->capacity) {
+            list->capacity = list->capacity > 0 ? 2 * list->capacity : 16;
+            list->uses = xreallocarray(list->uses, list->capacity, sizeof *list->uses);
+        }
+        list->uses[list->n++] = (struct plan_use){
+            .tensor = piece->tensor,
+            .holds = view->plan->source_holds[piece->tensor - view->checkpoint->tensors],
+        };
+        *place = list->n;
+    }
+    struct plan_use *use = &list->uses[*place - 1];
     use->runs += piece->length > 0;
     use->bytes += piece->length;
     use->computed |= piece->length == 0;
 }
 
-static void print_use(const struct plan_view *view, uint32_t number, const struct source_use *use)
+struct plan_use *plan_view_uses(const struct plan_view *view, const struct planned_tensor *tensor,
+                                uint32_t *n)
 {
-    const struct tensor *tensor = &view->checkpoint->tensors[number];
-    const char *holds = view->plan->source_holds[number];
+    struct use_list list = {.place_of = xcalloc(view->checkpoint->n_tensors, sizeof *list.place_of)};
 
-    cleanup_free char *shape = text_of_shape(tensor->info.shape, tensor->info.n_dims);
-
-    messages_printf("  %s %s %s, %s\n", tensor->info.name, dtype_name(tensor->info.dtype), shape,
-                    view->checkpoint->shards[tensor->shard].name);
-    messages_printf("    %s%s%s", holds ? "holds " : "", holds ? holds : "", holds ? "; " : "");
-    if (use->computed)
-        printf("its elements are put into their places when they are read\n");
-    else if (use->bytes == tensor->length)
-        printf("all of it is copied, in %" PRIu64 " %s\n", use->runs, use->runs == 1 ? "run" : "runs");
-    else
-        printf("%" PRIu64 " of its %" PRIu64 " bytes are copied, in %" PRIu64 " %s\n", use->bytes,
-               tensor->length, use->runs, use->runs == 1 ? "run" : "runs");
-}
-
-static void print_sources(const struct plan_view *view, const struct planned_tensor *tensor)
-{
-    uint32_t n = view->checkpoint->n_tensors;
-    struct explanation explanation = {.uses = xcalloc(n, sizeof *explanation.uses),
-                                      .order = xcalloc(n, sizeof *explanation.order)};
-
-    plan_view_visit(view, tensor, note_use, &explanation);
-    printf("made of %u source %s, in the order of its bytes:\n", explanation.n,
-           explanation.n == 1 ? "tensor" : "tensors");
-    for (uint32_t i = 0; i < explanation.n && i < EXPLAINED_SOURCES; i++)
-        print_use(view, explanation.order[i], &explanation.uses[explanation.order[i]]);
-    if (explanation.n > EXPLAINED_SOURCES)
-        printf("  ... and %u more\n", explanation.n - EXPLAINED_SOURCES);
-    free(explanation.uses);
-    free(explanation.order);
-}
-
-int plan_view_explain(const struct plan_view *view, const char *name, struct error *err)
-{
-    const struct planned_tensor *tensor = NULL;
-
-    for (uint32_t t = 0; t < view->plan->n_tensors; t++)
-        if (strcmp(view->plan->tensors[t].info.name, name) == 0)
-            tensor = &view->plan->tensors[t];
-    if (!tensor)
-        return error_set(err, "--explain %s: the plan has no tensor of this name (moefs plan lists them)",
-                         name);
-    cleanup_free char *shape = text_of_shape(tensor->info.shape, tensor->info.n_dims);
-    messages_printf("%s %s %s, %s, %" PRIu64 " bytes at %" PRIu64 "\n", name, dtype_name(tensor->info.dtype),
-                    shape, view->plan->files[tensor->file].name, tensor->length, tensor->offset);
-    if (tensor->group == UINT32_MAX) {
-        printf("passes through: it is not converted\n");
-    } else {
-        const struct planned_group *group = &view->plan->groups[tensor->group];
-        messages_printf("holds %s\n", tensor->holds);
-        messages_printf("of block %s: %" PRIu64 " experts, inner (I) %" PRIu64 ", hidden (H) %" PRIu64
-                        ", stored as %s, wanted as %s\n",
-                        group->block, group->experts, group->inner, group->hidden, group->from, group->to);
-    }
-    print_sources(view, tensor);
-    return 0;
+    plan_view_visit(view, tensor, note_use, &list);
+    free(list.place_of);
+    *n = list.n;
+    return list.uses;
 }

@@ -22,8 +22,32 @@ typedef void plan_piece_visitor(const struct plan_view *view, const struct plan_
 void plan_view_visit(const struct plan_view *view, const struct planned_tensor *tensor,
                      plan_piece_visitor *visit, void *context);
 
-/* Prints where a virtual tensor comes from: what it holds, and of which source tensors. -1 where the plan has
- * no tensor of this name. */
-int plan_view_explain(const struct plan_view *view, const char *name, struct error *err);
+/* The tensor of that name, or NULL. */
+const struct planned_tensor *plan_view_find(const struct plan_view *view, const char *name);
+
+/* How much of one source tensor goes into a virtual tensor. */
+struct plan_use {
+    const struct tensor *tensor;
+    const char *holds;    /* of a converted one, in words; else NULL */
+    uint64_t runs, bytes; /* that are copied */
+    bool computed;        /* elements are put into their places one by one */
+};
+
+/* The source tensors of a virtual tensor, in the order of its bytes; free() them. */
+struct plan_use *plan_view_uses(const struct plan_view *view, const struct planned_tensor *tensor,
+                                uint32_t *n);
+
+typedef void plan_loaders_visitor(const char *layout, const char *const *loaders, unsigned n, void *context);
+
+/* Which known loaders take the layouts that the plan makes: the architecture's own lists. */
+void plan_view_visit_loaders(const struct plan_view *view, plan_loaders_visitor *visit, void *context);
+
+/* ---- what is printed to stdout: for people, and as JSON for programs ---- */
+
+void plan_text_print(const struct plan_view *view);
+void plan_json_print(const struct plan_view *view);
+/* One tensor: what it holds, and of which source tensors. */
+void plan_text_print_tensor(const struct plan_view *view, const struct planned_tensor *tensor);
+void plan_json_print_tensor(const struct plan_view *view, const struct planned_tensor *tensor);
 
 #endif

@@ -1,8 +1,9 @@
 /* moefs sample: a checkpoint to try things with. What is written is a plan over a source that computes its
  * bytes, so that a sample in another layout is made by the same code as a mount of it. */
-#include "options.h"
+#include "plan_rows.h"
 
 #include "layout/format/checkpoint.h"
+#include "layout/layouts.h"
 #include "layout/plan.h"
 #include "fs/base/messages.h"
 #include "fs/read/reader.h"
@@ -38,6 +39,13 @@ static int parse_shards(const struct option_use *use, void *field, struct error 
     return option_parse_number(use, 1, SAMPLE_SHARDS_MAX, field, err);
 }
 
+static int parse_layout(const struct option_use *use, void *field, struct error *err)
+{
+    if (layouts_is_file(use->text))
+        return option_refuse(use, err, "a sample is written in a layout that moefs knows (`moefs layouts`)");
+    return option_layout(use, field, err);
+}
+
 #define FIELD(member) offsetof(struct sample_command, member)
 
 static const struct option_row sample_rows[] = {
@@ -45,7 +53,7 @@ static const struct option_row sample_rows[] = {
     {"experts", 0, "N", parse_size, FIELD(experts), "experts of a layer; default 8"},
     {"hidden", 0, "N", parse_size, FIELD(hidden), "width of the model; default 64"},
     {"intermediate", 0, "N", parse_size, FIELD(intermediate), "width of an expert; default 48"},
-    {"layout", 0, "LAYOUT", option_text, FIELD(layout),
+    {"layout", 0, "LAYOUT", parse_layout, FIELD(layout),
      "store the experts in this layout; default original, as on the hub"},
     {"shards", 0, "N", parse_shards, FIELD(shards), "number of weight files; default 2"},
     {"seed", 0, "N", option_number, FIELD(seed), "other contents; default 0"},

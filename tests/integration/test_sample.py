@@ -266,7 +266,7 @@ REFUSALS = {
     "preset of another architecture": (
         ("qwen3_moe", "--like", "qwen3-vl-30b-a3b", "DIR"), 1,
         "qwen3-vl-30b-a3b is of architecture qwen3_vl_moe, not qwen3_moe"),
-    "unknown layout": (("qwen3_moe", "--layout", "mergd", "DIR"), 1, "--layout mergd: unknown layout; did you mean merged"),
+    "unknown layout": (("qwen3_moe", "--layout", "mergd", "DIR"), 2, "--layout mergd: unknown layout; did you mean merged"),
     "more shards than tensors": (
         ("qwen3_moe", "--shards", "70", "DIR"), 1, "70 shards are more than the model's 69 tensors"),
     "too many shards": (("qwen3_moe", "--shards", "100000", "DIR"), 2, "--shards 100000: not a number from 1 to 99999"),
