@@ -378,7 +378,7 @@ static int open_target(struct source_files *files, const char *directory, const 
     cleanup_free char *name = xasprintf("%s/%s", directory, target->path);
     struct opened_file opened = {.name = arena_strdup(&files->arena, name), .stat = target->stat};
 
-    opened.fd = regular_file_open(target->path, target->target, n_needed, &opened.stat, err);
+    opened.fd = regular_file_open(target->path, target->root, target->target, n_needed, &opened.stat, err);
     if (opened.fd < 0)
         return -1;
     files->files[number] = hold(&opened, true);

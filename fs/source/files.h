@@ -13,8 +13,9 @@
 
 /* One file to open. The texts are copied. */
 struct files_target {
-    const char *path;   /* relative to the directory: source_info's */
-    const char *target; /* what to open: absolute, without links */
+    const char *path; /* relative to the directory: source_info's */
+    int root;         /* a directory held open meanwhile, and what to open below it (beneath.h) */
+    const char *target;
     const char *sha256; /* source_info's, or NULL */
     struct stat stat;   /* target must still be the file that this describes */
 };

@@ -6,6 +6,7 @@
 #include "snapshot.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -25,15 +26,18 @@ static void raise_open_files_limit(void)
 }
 
 /* A directory without config.json is refused before it is scanned: it may be a whole disk. */
-static int check_is_checkpoint(const char *directory, struct error *err)
+static int check_is_checkpoint(const struct snapshot *snapshot, struct error *err)
 {
-    cleanup_free char *path = xasprintf("%s/" CONFIG_NAME, directory);
     struct stat stat_buffer;
 
-    if (lstat(path, &stat_buffer) == 0)
+    if (fstatat(snapshot->fd, CONFIG_NAME, &stat_buffer, AT_SYMLINK_NOFOLLOW) == 0)
         return 0;
     if (errno == ENOENT)
-        return error_set(err, "%s has no " CONFIG_NAME ": it is not a checkpoint of transformers", directory);
+        return error_set(err, "%s has no " CONFIG_NAME ": it is not a checkpoint of transformers",
+                         snapshot->path);
+    const int error = errno;
+    cleanup_free char *path = xasprintf("%s/" CONFIG_NAME, snapshot->path);
+    errno = error;
     return regular_file_error(err, path, "cannot be looked at", errno);
 }
 
@@ -119,13 +123,13 @@ static void note_names(struct listing *listing)
 
 /* The sha256 that a file's real name promises: a blob that came through LFS into a Hugging Face cache. NULL
  * for others. */
-static const char *promised_digest(const char *target)
+static const char *promised_digest(const char *real)
 {
-    const char *name = strrchr(target, '/');
+    const char *name = strrchr(real, '/');
     static const char folder[] = "/blobs";
     const size_t length = strlen(folder);
 
-    if (!name || (size_t)(name - target) < length || strncmp(name - length, folder, length) != 0)
+    if (!name || (size_t)(name - real) < length || strncmp(name - length, folder, length) != 0)
         return NULL;
     name++;
     return strlen(name) == SHA256_DIGITS && strspn(name, "0123456789abcdef") == SHA256_DIGITS ? name : NULL;
@@ -149,7 +153,7 @@ static void list_found(const struct scan *scan, struct listing *listing)
 
     for (size_t i = 0; i < scan->n; i++) {
         const struct found *found = &scan->list[i];
-        list[i] = (struct listed){.info = info_of(found->path, &found->stat), .kind = found->kind};
+        list[i] = (struct listed){.info = info_of(found->path, &found->name->stat), .kind = found->kind};
         if (found->kind == LISTED_FILE)
             list[i].file = n_files++;
     }
@@ -166,9 +170,10 @@ static struct source *open_found(const struct scan *scan, const char *directory,
         const struct found *found = &scan->list[i];
         if (found->kind == LISTED_FILE)
             targets[n++] = (struct files_target){.path = found->path,
-                                                 .target = found->target,
-                                                 .sha256 = promised_digest(found->target),
-                                                 .stat = found->stat};
+                                                 .root = found->name->place.root,
+                                                 .target = found->name->place.path,
+                                                 .sha256 = promised_digest(found->name->real),
+                                                 .stat = found->name->stat};
     }
     return source_files_open(directory, targets, n, err);
 }
@@ -182,8 +187,11 @@ struct source *local_open(const char *src, const struct scan_options *options, s
 
     *listing = (struct listing){0};
     raise_open_files_limit();
-    if (snapshot_resolve(src, &listing->arena, &snapshot, err) < 0 ||
-        check_is_checkpoint(snapshot.path, err) < 0 ||
+    if (snapshot_resolve(src, &listing->arena, &snapshot, err) < 0) {
+        listing_free(listing);
+        return NULL;
+    }
+    if (check_is_checkpoint(&snapshot, err) < 0 ||
         scan_read(&snapshot, options, &listing->arena, &scan, &listing->notes, err) < 0)
         goto out;
     listing->top = info_of(snapshot.path, &snapshot.stat);
@@ -194,6 +202,7 @@ struct source *local_open(const char *src, const struct scan_options *options, s
     source = open_found(&scan, snapshot.path, err);
 out:
     scan_free(&scan);
+    snapshot_close(&snapshot);
     if (!source)
         listing_free(listing);
     return source;

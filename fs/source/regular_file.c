@@ -1,6 +1,8 @@
 /* Opening regular files, and the messages of what fails. */
 #include "regular_file.h"
 
+#include "beneath.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -31,13 +33,15 @@ static int open_error(struct error *err, const char *path, size_t n_needed, int 
                      path, n_needed, (unsigned long long)limit.rlim_cur);
 }
 
-int regular_file_open(const char *path, const char *target, size_t n_needed, struct stat *expected,
+int regular_file_open(const char *path, int root, const char *target, size_t n_needed, struct stat *expected,
                       struct error *err)
 {
     struct stat now;
 
     /* O_NONBLOCK: were it replaced by a fifo since it was looked at, open must not wait for a writer. */
-    int fd = open(target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int fd = beneath_open(root, target, O_RDONLY | O_NONBLOCK);
+    if (fd < 0 && (errno == ELOOP || errno == ENOTDIR))
+        return error_set(err, "%s was replaced while it was being opened", path);
     if (fd < 0)
         return open_error(err, path, n_needed, errno);
     if (fstat(fd, &now) < 0) {

@@ -11,11 +11,11 @@
  * user can do something about where the errno has one. Always returns -1. */
 int regular_file_error(struct error *err, const char *path, const char *what, int error_number);
 
-/* Opens target (absolute, without links), which must still be the regular file that `expected` describes;
- * *expected is then what fstat says of the open descriptor. path is for messages; n_needed is the number of
- * files that will be open in all, for the message when the limit is too low. The descriptor, or -1 with *err
- * set. */
-int regular_file_open(const char *path, const char *target, size_t n_needed, struct stat *expected,
+/* Opens target below the held directory `root` (beneath.h), which must still be the regular file that
+ * `expected` describes; *expected is then what fstat says of the open descriptor. path is for messages;
+ * n_needed is the number of files that will be open in all, for the message when the limit is too low. The
+ * descriptor, or -1 with *err set. */
+int regular_file_open(const char *path, int root, const char *target, size_t n_needed, struct stat *expected,
                       struct error *err);
 
 #endif

@@ -1,7 +1,11 @@
-/* Walking a local directory. */
+/* Walking a local directory: each directory is read once, and its names are seen on every path that leads to
+ * it. */
 #include "scan.h"
 
+#include "beneath.h"
 #include "regular_file.h"
+
+#include "layout/base/hash.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -12,7 +16,16 @@
 
 #include <utarray.h>
 
-/* The directories above the one that is being read: a link back to one of them would never end. */
+/* A directory that has been read. */
+struct folder {
+    const char *real; /* the key */
+    struct snapshot_place place;
+    struct scan_name *names;
+    size_t n;
+    UT_hash_handle hh;
+};
+
+/* The directories on the way to the one that is being walked: a link back to one of them would never end. */
 struct ancestor {
     const struct ancestor *up;
     dev_t dev;
@@ -23,26 +36,199 @@ struct ancestor {
 struct walk {
     const struct snapshot *snapshot;
     const struct scan_options *options;
-    struct arena *arena;
-    UT_array *names;
+    struct scan *scan;
+    struct arena *paths;
+    size_t path_bytes;
+    struct folder *folders;
+    UT_array *found;
     bool *exclude_used; /* per glob */
     struct error *err;
 };
 
 static const UT_icd found_icd = {.sz = sizeof(struct found)};
+static const UT_icd name_icd = {.sz = sizeof(struct scan_name)};
 
-static int walk_directory(struct walk *walk, const struct found *parent, const struct ancestor *up);
+static int walk_directory(struct walk *walk, const char *path, const struct scan_name *directory,
+                          const struct ancestor *up);
 
 static char *arena_join(struct arena *arena, const char *directory, const char *name)
 {
     size_t head = strlen(directory), tail = strlen(name);
-    char *path = arena_alloc(arena, head + 1 + tail + 1);
+    const bool slash = head > 0 && directory[head - 1] != '/';
+    char *path = arena_alloc(arena, head + slash + tail + 1);
 
     memcpy(path, directory, head);
-    path[head] = '/';
-    memcpy(path + head + 1, name, tail + 1);
+    if (slash)
+        path[head++] = '/';
+    memcpy(path + head, name, tail + 1);
     return path;
 }
+
+/* ---- a directory's names ---- */
+
+static int add_name(struct walk *walk, const struct folder *folder, int fd, const char *text, UT_array *names)
+{
+    struct scan_name name = {.name = arena_strdup(&walk->scan->arena, text), .kind = LISTED_FILE};
+    struct stat followed;
+
+    if (fstatat(fd, text, &name.stat, AT_SYMLINK_NOFOLLOW) < 0) {
+        const int error = errno;
+        cleanup_free char *full = xasprintf("%s/%s", folder->real, text);
+        return regular_file_error(walk->err, full, "cannot be looked at", error);
+    }
+    if (S_ISLNK(name.stat.st_mode))
+        name.is_link_to_directory = fstatat(fd, text, &followed, 0) == 0 && S_ISDIR(followed.st_mode);
+    utarray_push_back(names, &name);
+    return 0;
+}
+
+static int too_many(struct walk *walk)
+{
+    return error_set(
+        walk->err,
+        "%s holds more than %zu paths, or more than %zu MiB of them, with what its links lead to: "
+        "is it a checkpoint? (--exclude hides directories)",
+        walk->snapshot->path, SCAN_PATHS_MAX, SCAN_PATH_BYTES_MAX >> 20);
+}
+
+static int read_stream(struct walk *walk, const struct folder *folder, DIR *stream, UT_array *names)
+{
+    for (;;) {
+        errno = 0;
+        const struct dirent *entry = readdir(stream);
+        if (!entry && errno)
+            return regular_file_error(walk->err, folder->real, "cannot be read", errno);
+        if (!entry)
+            return 0;
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        if (utarray_len(names) >= SCAN_PATHS_MAX)
+            return too_many(walk);
+        if (add_name(walk, folder, dirfd(stream), entry->d_name, names) < 0)
+            return -1;
+    }
+}
+
+/* Opens the directory, which must still be the one that was looked at. */
+static DIR *open_directory(struct walk *walk, const struct scan_name *directory)
+{
+    struct stat now;
+
+    int fd = beneath_open(directory->place.root, directory->place.path, O_RDONLY | O_DIRECTORY | O_NONBLOCK);
+    if (fd < 0 && errno != ELOOP && errno != ENOTDIR) {
+        regular_file_error(walk->err, directory->real, "cannot be opened", errno);
+        return NULL;
+    }
+    if (fd < 0 || fstat(fd, &now) < 0 || now.st_dev != directory->stat.st_dev ||
+        now.st_ino != directory->stat.st_ino) {
+        error_set(walk->err, "%s was replaced while it was being read", directory->real);
+        if (fd >= 0)
+            close(fd);
+        return NULL;
+    }
+    DIR *stream = fdopendir(fd);
+    if (!stream) {
+        regular_file_error(walk->err, directory->real, "cannot be read", errno);
+        close(fd);
+    }
+    return stream;
+}
+
+static struct folder *read_folder(struct walk *walk, const struct scan_name *directory)
+{
+    struct arena *arena = &walk->scan->arena;
+    struct folder *folder;
+    UT_array *names;
+
+    HASH_FIND_STR(walk->folders, directory->real, folder);
+    if (folder)
+        return folder;
+    DIR *stream = open_directory(walk, directory);
+    if (!stream)
+        return NULL;
+    folder = arena_alloc(arena, sizeof *folder);
+    *folder = (struct folder){.real = directory->real, .place = directory->place};
+    utarray_new(names, &name_icd);
+    if (read_stream(walk, folder, stream, names) == 0) {
+        folder->n = utarray_len(names);
+        folder->names = arena_alloc(arena, (folder->n + 1) * sizeof *folder->names);
+        const struct scan_name *first = utarray_front(names);
+        if (first)
+            memcpy(folder->names, first, folder->n * sizeof *folder->names);
+        HASH_ADD_KEYPTR(hh, walk->folders, folder->real, strlen(folder->real), folder);
+    } else {
+        folder = NULL;
+    }
+    utarray_free(names);
+    closedir(stream);
+    return folder;
+}
+
+/* ---- where a name leads ---- */
+
+static int stat_place(const struct snapshot_place *place, struct stat *stat)
+{
+    const int fd = beneath_open(place->root, place->path, O_PATH);
+    const int result = fd < 0 ? -1 : fstat(fd, stat);
+    const int error = errno;
+
+    if (fd >= 0)
+        close(fd);
+    errno = error;
+    return result;
+}
+
+/* Finds where a link leads: real, place, stat and kind. */
+static void follow_link(struct walk *walk, const char *link, struct scan_name *name)
+{
+    cleanup_free char *real = realpath(link, NULL);
+
+    if (!real) {
+        switch (errno) {
+        case ENOENT:
+        case ENOTDIR:
+            name->kind = LISTED_DANGLING;
+            return;
+        case ELOOP:
+            name->kind = LISTED_LOOP;
+            return;
+        case EACCES:
+            name->kind = LISTED_DENIED;
+            return;
+        default:
+            name->error = errno;
+            return;
+        }
+    }
+    name->real = arena_strdup(&walk->scan->arena, real);
+    if (!snapshot_place(walk->snapshot, name->real, walk->options->follow_symlinks, &name->place))
+        name->kind = LISTED_OUTSIDE;
+    else if (stat_place(&name->place, &name->stat) < 0)
+        name->error = errno;
+}
+
+/* Once for each name, and not before a path to it is known that --exclude does not match. */
+static int resolve(struct walk *walk, const struct folder *folder, struct scan_name *name)
+{
+    struct arena *arena = &walk->scan->arena;
+
+    if (!name->is_resolved) {
+        const char *full = arena_join(arena, folder->real, name->name);
+        name->is_resolved = true;
+        name->real = full;
+        name->place =
+            (struct snapshot_place){folder->place.root, arena_join(arena, folder->place.path, name->name)};
+        if (S_ISLNK(name->stat.st_mode))
+            follow_link(walk, full, name);
+        if (name->kind == LISTED_FILE && S_ISDIR(name->stat.st_mode))
+            name->kind = LISTED_DIRECTORY;
+        else if (name->kind == LISTED_FILE && !S_ISREG(name->stat.st_mode))
+            name->kind = LISTED_SPECIAL;
+    }
+    return name->error ? regular_file_error(walk->err, name->real, "cannot be followed", name->error) : 0;
+}
+
+/* ---- paths ---- */
 
 static bool glob_matches(const char *glob, const char *path, bool is_directory)
 {
@@ -68,37 +254,6 @@ static bool is_excluded(struct walk *walk, const char *path, bool is_directory)
     return excluded;
 }
 
-/* Finds where a link leads: sets the kind, and target and stat where it leads to something. */
-static int follow_link(struct walk *walk, const char *link, struct found *found)
-{
-    cleanup_free char *target = realpath(link, NULL);
-
-    if (!target) {
-        switch (errno) {
-        case ENOENT:
-        case ENOTDIR:
-            found->kind = LISTED_DANGLING;
-            return 0;
-        case ELOOP:
-            found->kind = LISTED_LOOP;
-            return 0;
-        case EACCES:
-            found->kind = LISTED_DENIED;
-            return 0;
-        default:
-            return regular_file_error(walk->err, link, "cannot be followed", errno);
-        }
-    }
-    found->target = arena_strdup(walk->arena, target);
-    if (!walk->options->follow_symlinks && !snapshot_contains(walk->snapshot, target)) {
-        found->kind = LISTED_OUTSIDE;
-        return 0;
-    }
-    if (lstat(target, &found->stat) < 0)
-        return regular_file_error(walk->err, link, "cannot be followed", errno);
-    return 0;
-}
-
 static bool is_ancestor(const struct ancestor *ancestor, const struct stat *stat)
 {
     for (; ancestor; ancestor = ancestor->up)
@@ -107,82 +262,44 @@ static bool is_ancestor(const struct ancestor *ancestor, const struct stat *stat
     return false;
 }
 
-static int walk_name(struct walk *walk, const struct found *parent, int parent_fd, const char *name,
-                     const struct ancestor *up)
+static int walk_name(struct walk *walk, const char *parent, const struct folder *folder,
+                     struct scan_name *name, const struct ancestor *up)
 {
-    struct found found = {.kind = LISTED_FILE};
-    const char *full = arena_join(walk->arena, parent->target, name);
+    struct found found = {.path = arena_join(walk->paths, parent, name->name), .name = name};
 
-    if (utarray_len(walk->names) >= SCAN_NAMES_MAX)
-        return error_set(walk->err,
-                         "%s holds more than %zu files: is it a checkpoint? (--exclude hides directories)",
-                         walk->snapshot->path, SCAN_NAMES_MAX);
-    found.path =
-        *parent->path ? arena_join(walk->arena, parent->path, name) : arena_strdup(walk->arena, name);
-    if (fstatat(parent_fd, name, &found.stat, AT_SYMLINK_NOFOLLOW) < 0)
-        return regular_file_error(walk->err, full, "cannot be looked at", errno);
-    found.target = full;
-    if (!*parent->path && (strcmp(name, ".git") == 0 || strcmp(name, ".cache") == 0)) {
+    walk->path_bytes += strlen(found.path) + 1;
+    if (utarray_len(walk->found) >= SCAN_PATHS_MAX || walk->path_bytes > SCAN_PATH_BYTES_MAX)
+        return too_many(walk);
+    if (!*parent && (strcmp(name->name, ".git") == 0 || strcmp(name->name, ".cache") == 0)) {
         found.kind = LISTED_PRIVATE;
-        utarray_push_back(walk->names, &found);
-        return 0;
-    }
-    /* A link is matched before it is followed: --exclude is the way past one that cannot be. */
-    struct stat followed;
-    bool leads_to_directory = fstatat(parent_fd, name, &followed, 0) == 0 && S_ISDIR(followed.st_mode);
-    if (is_excluded(walk, found.path, leads_to_directory)) {
+    } else if (is_excluded(walk, found.path, name->is_link_to_directory || S_ISDIR(name->stat.st_mode))) {
         found.kind = LISTED_EXCLUDED;
-        utarray_push_back(walk->names, &found);
-        return 0;
-    }
-    if (S_ISLNK(found.stat.st_mode) && follow_link(walk, full, &found) < 0)
-        return -1;
-    if (found.kind == LISTED_FILE) {
-        if (S_ISDIR(found.stat.st_mode))
-            found.kind = is_ancestor(up, &found.stat) ? LISTED_LOOP : LISTED_DIRECTORY;
-        else if (!S_ISREG(found.stat.st_mode))
-            found.kind = LISTED_SPECIAL;
-    }
-    utarray_push_back(walk->names, &found);
-    return found.kind == LISTED_DIRECTORY ? walk_directory(walk, &found, up) : 0;
-}
-
-static int walk_stream(struct walk *walk, const struct found *parent, DIR *stream,
-                       const struct ancestor *here)
-{
-    for (;;) {
-        errno = 0;
-        const struct dirent *entry = readdir(stream);
-        if (!entry && errno)
-            return regular_file_error(walk->err, parent->target, "cannot be read", errno);
-        if (!entry)
-            return 0;
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
-        if (walk_name(walk, parent, dirfd(stream), entry->d_name, here) < 0)
+    } else {
+        if (resolve(walk, folder, name) < 0)
             return -1;
+        found.kind = name->kind;
+        if (found.kind == LISTED_DIRECTORY && is_ancestor(up, &name->stat))
+            found.kind = LISTED_LOOP;
     }
+    utarray_push_back(walk->found, &found);
+    return found.kind == LISTED_DIRECTORY ? walk_directory(walk, found.path, name, up) : 0;
 }
 
-static int walk_directory(struct walk *walk, const struct found *parent, const struct ancestor *up)
+static int walk_directory(struct walk *walk, const char *path, const struct scan_name *directory,
+                          const struct ancestor *up)
 {
-    const struct ancestor here = {up, parent->stat.st_dev, parent->stat.st_ino, up ? up->depth + 1 : 0};
+    const struct ancestor here = {up, directory->stat.st_dev, directory->stat.st_ino, up ? up->depth + 1 : 0};
 
     if (here.depth > SCAN_DEPTH_MAX)
         return error_set(walk->err, "%s: directories are nested deeper than %d levels (--exclude hides them)",
-                         parent->path, SCAN_DEPTH_MAX);
-    int fd = open(parent->target, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0)
-        return regular_file_error(walk->err, parent->target, "cannot be opened", errno);
-    DIR *stream = fdopendir(fd);
-    if (!stream) {
-        regular_file_error(walk->err, parent->target, "cannot be read", errno);
-        close(fd);
+                         path, SCAN_DEPTH_MAX);
+    const struct folder *folder = read_folder(walk, directory);
+    if (!folder)
         return -1;
-    }
-    int result = walk_stream(walk, parent, stream, &here);
-    closedir(stream);
-    return result;
+    for (size_t i = 0; i < folder->n; i++)
+        if (walk_name(walk, path, folder, &folder->names[i], &here) < 0)
+            return -1;
+    return 0;
 }
 
 static int compare_found(const void *a, const void *b)
@@ -198,38 +315,51 @@ static void note_unused_globs(const struct walk *walk, struct notes *notes)
                       walk->snapshot->path);
 }
 
+/* Moves the found paths to the scan, sorted. */
+static void take_found(UT_array *found, struct scan *scan)
+{
+    const struct found *first = utarray_front(found);
+
+    if (!first)
+        return;
+    utarray_sort(found, compare_found);
+    scan->n = utarray_len(found);
+    scan->list = xreallocarray(NULL, scan->n, sizeof *scan->list);
+    memcpy(scan->list, first, scan->n * sizeof *scan->list);
+}
+
 int scan_read(const struct snapshot *snapshot, const struct scan_options *options, struct arena *arena,
               struct scan *scan, struct notes *notes, struct error *err)
 {
-    const struct found top = {
-        .path = "", .target = snapshot->path, .stat = snapshot->stat, .kind = LISTED_DIRECTORY};
-    struct walk walk = {.snapshot = snapshot, .options = options, .arena = arena, .err = err};
+    const struct scan_name top = {.name = "",
+                                  .real = snapshot->path,
+                                  .place = {snapshot->fd, ""},
+                                  .stat = snapshot->stat,
+                                  .kind = LISTED_DIRECTORY};
+    struct walk walk = {.snapshot = snapshot, .options = options, .scan = scan, .paths = arena, .err = err};
     size_t n_globs = 0;
 
+    *scan = (struct scan){0};
     while (options->exclude && options->exclude[n_globs])
         n_globs++;
     cleanup_free bool *exclude_used = xcalloc(n_globs, sizeof *exclude_used);
     walk.exclude_used = exclude_used;
-    utarray_new(walk.names, &found_icd);
-    int result = walk_directory(&walk, &top, NULL);
-    const struct found *names = utarray_front(walk.names);
-    if (names) {
-        utarray_sort(walk.names, compare_found);
-        scan->n = utarray_len(walk.names);
-        scan->list = xmalloc(scan->n * sizeof *scan->list);
-        memcpy(scan->list, names, scan->n * sizeof *scan->list);
-    }
-    utarray_free(walk.names);
-    if (result < 0) {
+    utarray_new(walk.found, &found_icd);
+    int result = walk_directory(&walk, "", &top, NULL);
+    if (result == 0) {
+        take_found(walk.found, scan);
+        note_unused_globs(&walk, notes);
+    } else {
         scan_free(scan);
-        return -1;
     }
-    note_unused_globs(&walk, notes);
-    return 0;
+    utarray_free(walk.found);
+    HASH_CLEAR(hh, walk.folders);
+    return result;
 }
 
 void scan_free(struct scan *scan)
 {
     free(scan->list);
+    arena_free(&scan->arena);
     *scan = (struct scan){0};
 }

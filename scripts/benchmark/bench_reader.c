@@ -239,11 +239,14 @@ int main(int argc, char **argv)
         bench_kernel(size, 2048, 1536, rounds * 3);
     bench_kernel(2, 768, 2048, rounds * 3);
     int fd = open_file(argv[1]);
-    struct files_target target = {.path = argv[1], .target = argv[1]};
+    char *path = realpath(argv[1], NULL);
+    if (!path)
+        fail(argv[1]);
+    struct files_target target = {.path = path + 1, .root = open("/", O_PATH), .target = path + 1};
     struct error err = {0};
     if (fstat(fd, &target.stat) != 0)
         fail(argv[1]);
-    struct source *source = source_files_open(".", &target, 1, &err);
+    struct source *source = source_files_open("", &target, 1, &err);
     if (!source)
         fail(err.text);
     for (size_t i = 0; i < N_SHAPES; i++) {
@@ -252,6 +255,8 @@ int main(int argc, char **argv)
             bench_shape(&shapes[i], fd, source, threads, rounds);
     }
     source_close(source);
+    close(target.root);
+    free(path);
     close(fd);
     return 0;
 }

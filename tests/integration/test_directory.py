@@ -3,6 +3,8 @@
 The expected listing is written down in the case; contents that pass through are compared with the source's own.
 """
 
+import concurrent.futures
+import contextlib
 import ctypes
 import os
 import resource
@@ -10,6 +12,8 @@ import shutil
 import socket
 import struct
 import subprocess
+import threading
+import time
 
 import pytest
 from directory_cases import (
@@ -165,6 +169,69 @@ def cache_blob_missing(src):
     return snapshot
 
 
+@refused("without a refs/main", "there is none: download incomplete")
+def cache_repository_without_snapshots(src):
+    repository = hf_cache(src).parent.parent
+    shutil.rmtree(repository / "snapshots")
+    shutil.rmtree(repository / "refs")
+    (repository / "snapshots").mkdir()
+    return repository
+
+
+def secret(src):
+    """A file that no checkpoint may show: it lies outside of everything that belongs to SRC."""
+    write(src.parent / "outside" / "secret.txt", "secret")
+    return src.parent / "outside"
+
+
+@refused("links that lead out of", "shadow", "--follow-symlinks")
+def cache_blobs_are_a_link(src):
+    """<repo>/blobs -> outside must not allow links to lead there."""
+    snapshot = src / "evil" / "snapshots" / "abc123"
+    base(snapshot)
+    (src / "evil" / "blobs").symlink_to(secret(src))
+    (snapshot / "shadow").symlink_to(secret(src) / "secret.txt")
+    return snapshot
+
+
+@refused("links that lead out of", "shadow")
+def cache_blobs_are_a_link_to_the_top(src):
+    snapshot = cache_blobs_are_a_link(src)
+    (src / "evil" / "blobs").unlink()
+    (src / "evil" / "blobs").symlink_to("/")
+    return snapshot
+
+
+@refused("snapshots/abc123 is a symbolic link")
+def cache_revision_is_a_link(src):
+    """The cache's model folder is given, and its snapshot leads to a directory of somebody else."""
+    base(secret(src))
+    repository = src / "evil"
+    write(repository / "refs" / "main", "abc123")
+    (repository / "snapshots").mkdir()
+    (repository / "snapshots" / "abc123").symlink_to(secret(src))
+    return repository
+
+
+@refused("snapshots/abc123 is a symbolic link")
+def cache_snapshots_are_a_link(src):
+    base(secret(src) / "abc123")
+    repository = src / "evil"
+    write(repository / "refs" / "main", "abc123")
+    (repository / "snapshots").symlink_to(secret(src))
+    return repository
+
+
+@refused("without a refs/main")
+def cache_refs_are_a_link(src):
+    """What refs/main says is printed: it must not be another directory's."""
+    repository = hf_cache(src).parent.parent
+    shutil.rmtree(repository / "refs")
+    write(secret(src) / "main", "secret")
+    (repository / "refs").symlink_to(secret(src))
+    return repository
+
+
 # --- symbolic links
 
 
@@ -267,6 +334,34 @@ def directory_link_inside(src):
     base(src)
     write(src / "sub" / "notes.txt", "notes")
     (src / "tub").symlink_to("sub")
+
+
+@refused("more than 262144 paths", "--exclude")
+def links_fan_out(src):
+    """62 directories with two links each to the next: 2^62 paths."""
+    base(src)
+    for i in range(62):
+        (src / f"d{i}").mkdir()
+    for i in range(61):
+        for side in "ab":
+            (src / f"d{i}" / side).symlink_to(f"../d{i + 1}")
+
+
+@shown(names=PLAIN | WEIGHTS, options=["--exclude", "d*"])
+def links_fan_out_excluded(src):
+    links_fan_out(src)
+
+
+@shown(
+    "not shown", "lead back to themselves",
+    names=PLAIN | WEIGHTS | {"a", "a/notes.txt", "a/b", "a/b/notes.txt", "b", "b/notes.txt", "b/a", "b/a/notes.txt"},
+)
+def two_directories_that_lead_to_each_other(src):
+    """Each is read once, and shown on both ways to it."""
+    base(src)
+    for name, other in ("ab", "ba"):
+        write(src / name / "notes.txt", name)
+        (src / name / other).symlink_to(f"../{other}")
 
 
 # --- what is neither a file nor a directory
@@ -431,24 +526,73 @@ def test_too_few_open_files(src, run_moefs):
     assert "66 files" in result.stderr and "limit is 32" in result.stderr
 
 
-def test_special_files_are_never_opened(src, run_moefs):
-    """inotify tells of every open."""
-    base(src)
-    os.mkfifo(src / "pipe")
-    os.mkfifo(src / "weights.safetensors")
+@contextlib.contextmanager
+def opens(*paths):
+    """A function that gives those of the paths (by name) that were opened, or in which something was; inotify tells."""
     libc = ctypes.CDLL(None, use_errno=True)
     fd = libc.inotify_init1(os.O_NONBLOCK)
     assert fd >= 0
+
+    def opened():
+        names = set()
+        with contextlib.suppress(BlockingIOError):
+            while events := os.read(fd, 65536):
+                at = 0
+                while at < len(events):
+                    number, _, _, length = struct.unpack_from("iIII", events, at)
+                    names.add(watch[number])
+                    at += 16 + length
+        return names
+
     try:
-        watch = {
-            libc.inotify_add_watch(fd, os.fsencode(src / name), 0x20): name  # IN_OPEN
-            for name in ("pipe", "weights.safetensors", "README.md")
-        }
+        watch = {libc.inotify_add_watch(fd, os.fsencode(path), 0x20): path.name for path in paths}  # IN_OPEN
         assert -1 not in watch
-        result = run_moefs("plan", src)
-        assert result.returncode == 0, result.stderr
-        events = os.read(fd, 65536)
-        opened = {watch[struct.unpack_from("i", events, at)[0]] for at in range(0, len(events), 16)}
+        yield opened
     finally:
         os.close(fd)
-    assert opened == {"README.md"}
+
+
+def test_special_files_are_never_opened(src, run_moefs):
+    base(src)
+    os.mkfifo(src / "pipe")
+    os.mkfifo(src / "weights.safetensors")
+    with opens(src / "pipe", src / "weights.safetensors", src / "README.md") as opened:
+        result = run_moefs("plan", src)
+        assert result.returncode == 0, result.stderr
+        assert opened() == {"README.md"}
+
+
+@pytest.mark.parametrize("deep", [False, True], ids=["directory", "above"])
+def test_a_directory_exchanged_for_a_link_is_not_followed(deep, src, run_moefs):
+    """Somebody who may write to SRC exchanges a directory for a link that leads out, again and again while SRC is
+    opened. moefs opens SRC or refuses it, but never opens what the link leads to."""
+    base(src)
+    inside = src / "sub" / "deep" if deep else src / "sub"
+    outside = src.parent / "outside" / "deep" if deep else src.parent / "outside"
+    for i in range(30):
+        write(inside / f"{i}.txt", "inside")
+        write(outside / f"{i}.txt", "outside")
+    link = src.parent / "link"
+    link.symlink_to(src.parent / "outside")
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = [ctypes.c_char_p(os.fsencode(path)) for path in (src / "sub", link)]
+    statuses, ended = set(), threading.Event()
+
+    def exchange():
+        while not ended.is_set():
+            assert libc.renameat2(-100, names[0], -100, names[1], 2) == 0  # RENAME_EXCHANGE
+            time.sleep(0.0002)
+
+    with opens(outside) as opened, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        exchanging = pool.submit(exchange)
+        end = time.monotonic() + 4
+        try:
+            while time.monotonic() < end:
+                result = run_moefs("plan", src)
+                assert result.returncode in (0, 1), result.stderr
+                statuses.add(result.returncode)
+        finally:
+            ended.set()
+        exchanging.result()
+        assert opened() == set()
+    assert 1 in statuses  # it was in the way

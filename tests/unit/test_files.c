@@ -38,7 +38,7 @@ static void write_bytes(const char *path, const unsigned char *bytes, size_t n)
 static int set_up(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
-    struct files_target target = {.path = "a", .target = f->path};
+    struct files_target target = {.path = "a", .target = "a"};
     struct error err = {0};
 
     strcpy(f->folder, "/tmp/moefs-test-XXXXXX");
@@ -52,7 +52,9 @@ static int set_up(void **state)
     /* Far from now, so that no change in the test falls into the same tick of the clock. */
     assert_int_equal(utimensat(AT_FDCWD, f->path, (struct timespec[]){{1000, 5}, {1000, 5}}, 0), 0);
     assert_int_equal(stat(f->path, &target.stat), 0);
+    target.root = open(f->folder, O_PATH | O_DIRECTORY);
     f->source = source_files_open(f->folder, &target, 1, &err);
+    close(target.root);
     assert_non_null(f->source);
     assert_int_equal(source_hold_head(f->source, 0, f->bytes, HEAD), 0);
     assert_int_equal(source_keep(f->source, (uint32_t[]){0}, 1), 0);

@@ -112,6 +112,7 @@ static int set_up(void **state)
 
     strcpy(f->folder, "/tmp/moefs-test-XXXXXX");
     assert_non_null(mkdtemp(f->folder));
+    const int folder = open(f->folder, O_PATH | O_DIRECTORY);
     snprintf(f->log, sizeof f->log, "%s/log", f->folder);
     snprintf(f->trigger, sizeof f->trigger, "%s/trigger", f->folder);
     for (int i = 0; i < 2; i++) {
@@ -121,12 +122,14 @@ static int set_up(void **state)
             f->shards[i][k] = (unsigned char)((k * 2654435761u + (unsigned)i) >> 13);
         int fd = open(f->path[i], O_CREAT | O_RDWR, 0600);
         assert_int_equal(write(fd, f->shards[i], sizes[i]), sizes[i]);
-        targets[i] = (struct files_target){.path = f->path[i], .target = f->path[i]};
+        targets[i] = (struct files_target){
+            .path = strrchr(f->path[i], '/') + 1, .root = folder, .target = strrchr(f->path[i], '/') + 1};
         fstat(fd, &targets[i].stat);
         close(fd);
     }
     expect(f);
     f->source = source_files_open(f->folder, targets, 2, &err);
+    close(folder);
     assert_non_null(f->source);
     assert_int_equal(source_keep(f->source, (uint32_t[]){0, 1}, 2), 0);
     f->log_fd = open(f->log, O_CREAT | O_RDWR | O_APPEND, 0600);
