@@ -119,7 +119,8 @@ static int verify_directories(const struct verify_command *options, struct error
                                            .source_directory = &opened.source_directory,
                                            .plan = &opened.plan,
                                            .reader = opened.reader,
-                                           .other_directory = &opened.other_directory};
+                                           .other_directory =
+                                               options->verify.other ? &opened.other_directory : NULL};
         const int found = verify_run(&options->verify, &input, err);
         status = found < 0 ? EXIT_REFUSED : found > 0 ? EXIT_DIFFERENT : EXIT_OK;
     }

@@ -1,5 +1,7 @@
-/* Level 1: every logical tensor, and every other one, read from the source and from what is exposed. */
-#include "slabs.h"
+/* Level 1 for the experts: a logical tensor at a time, in strips where all sides have it row by row. */
+#include "bytes.h"
+
+#include "layout/base/min_max.h"
 
 #include "fs/base/parallel.h"
 
@@ -7,7 +9,6 @@
 #include <xxh_x86dispatch.h> /* XXH3_128bits() is then the processor's fastest */
 #endif
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -49,14 +50,28 @@ static void hex_of(const unsigned char *bytes, size_t size, char text[17])
         snprintf(text + 2 * i, 3, "%02x", bytes[size - 1 - i]);
 }
 
-static void report_bytes(struct verify *verify, const struct logical_group *group, unsigned f,
-                         uint64_t expert, unsigned s, const struct logical_place *from,
-                         const struct logical_place *to, const unsigned char *want, const unsigned char *got)
+/* One expert's logical tensor: what is compared at once. */
+struct piece {
+    const struct logical_group *group;
+    const struct logical_form *form;
+    uint64_t expert;
+    unsigned thread;
+};
+
+static struct digest *digest_of(const struct bytes *bytes, const struct piece *piece)
 {
-    const struct logical_form *form = &group->forms[f];
+    return &bytes->digests->list[piece->form->first_digest + piece->expert];
+}
+
+static void report_bytes(const struct bytes *bytes, const struct piece *piece, unsigned s,
+                         const struct logical_place *from, const struct logical_place *to,
+                         const unsigned char *want, const unsigned char *got)
+{
+    const struct logical_form *form = piece->form;
+    const uint64_t number = piece->expert * LOGICAL_FORMS_MAX + (uint64_t)(form - piece->group->forms);
     const size_t size = slab_element_bytes(from->tensor);
     struct difference place =
-        report_place(group->order + (expert * LOGICAL_FORMS_MAX + f) * SIDES_MAX + s, "bytes");
+        report_place(DIFFERENCE_GROUPS, (piece->group->number << 32) + number * SIDES_MAX + s, "bytes");
     uint64_t source_at = from->first, exposed_at = to->first, i = 0;
     char want_text[17] = "", got_text[17] = "";
 
@@ -70,106 +85,120 @@ static void report_bytes(struct verify *verify, const struct logical_group *grou
         source_at += i % form->n[a] * from->stride[a];
         exposed_at += i % form->n[a] * to->stride[a];
     }
-    place.digest = form->first_digest + expert;
+    place.digest = form->first_digest + piece->expert;
     report_difference(
-        &verify->report, &place, verify->digests[place.digest].name,
+        bytes->report, &place, digest_of(bytes, piece)->name,
         "expert %" PRIu64 ", row %" PRIu64 ", column %" PRIu64 ": the source has 0x%s (%s, byte %" PRIu64
         "), %s has 0x%s (%s, byte %" PRIu64 " of %s)%s",
-        expert, place.row, place.column, want_text, side_file_name(&verify->sides[0], from->tensor->file),
-        from->tensor->offset + source_at * size, verify->sides[s].title, got_text,
-        side_file_name(&verify->sides[s], to->tensor->file), to->tensor->offset + exposed_at * size,
-        to->tensor->info.name, explain(want, got, form, size));
+        piece->expert, place.row, place.column, want_text,
+        side_file_name(&bytes->sides[0], from->tensor->file), from->tensor->offset + source_at * size,
+        bytes->sides[s].title, got_text, side_file_name(&bytes->sides[s], to->tensor->file),
+        to->tensor->offset + exposed_at * size, to->tensor->info.name, explain(want, got, form, size));
 }
 
-/* The form's two places are both as the logical tensor is: then a strip of rows is one run of bytes. */
-static bool is_strip(const struct verify *verify, const struct logical_group *group,
-                     const struct logical_form *form, uint64_t expert)
+/* ---- one logical tensor ---- */
+
+/* Whether a strip of rows is one run of bytes on every side. */
+static bool is_strip(const struct bytes *bytes, const struct piece *piece)
 {
-    for (unsigned s = 0; s < verify->n_sides; s++) {
+    for (unsigned s = 0; s < bytes->n_sides; s++) {
         struct logical_place place;
-        logical_locate(verify, group, form, s, expert, &place);
-        if (!place.tensor || form->n_axes != 2 || !slab_is_plain(form, &place))
+        logical_locate(piece->group, piece->form, s, piece->expert, &place);
+        if (!place.tensor || piece->form->n_axes != 2 || !slab_is_row_major(piece->form, &place))
             return false;
     }
     return true;
 }
 
-static int load_sides(struct verify *verify, const struct logical_group *group,
-                      const struct logical_form *form, uint64_t expert, struct worker_memory *memory)
+static struct slab *slab_of(const struct bytes *bytes, const struct piece *piece, unsigned s)
 {
-    for (unsigned s = 0; s < verify->n_sides; s++) {
-        const unsigned f = form->at[s > 0].form;
-        if (slab_load_form(verify, group, s, f, expert, &memory->slabs[s][f]) < 0)
+    return &bytes->slabs[piece->thread].of[s][piece->form->at[s > 0].form];
+}
+
+static int load_sides(const struct bytes *bytes, const struct piece *piece)
+{
+    for (unsigned s = 0; s < bytes->n_sides; s++)
+        if (slab_load_form(bytes->sides, s, piece->group, piece->form->at[s > 0].form, piece->expert,
+                           slab_of(bytes, piece, s), bytes->report) < 0)
             return -1;
-    }
     return 0;
 }
 
-/* All of the form, whatever its strides; says where it differs. */
-static int compare_whole(struct verify *verify, const struct logical_group *group, unsigned f,
-                         uint64_t expert, struct worker_memory *memory)
+/* All of the tensor, whatever its strides; says where it differs. */
+static int compare_whole(const struct bytes *bytes, const struct piece *piece)
 {
-    const struct logical_form *form = &group->forms[f];
-    struct digest *digest = &verify->digests[form->first_digest + expert];
+    struct slabs *slabs = &bytes->slabs[piece->thread];
+    struct digest *digest = digest_of(bytes, piece);
     struct logical_place from, to;
 
-    if (load_sides(verify, group, form, expert, memory) < 0)
+    if (load_sides(bytes, piece) < 0)
         return -1;
-    logical_locate(verify, group, form, 0, expert, &from);
-    const size_t length = form->elements * slab_element_bytes(from.tensor);
+    logical_locate(piece->group, piece->form, 0, piece->expert, &from);
+    const size_t length = piece->form->elements * slab_element_bytes(from.tensor);
     if (length == 0)
         return 0;
-    const unsigned char *want = slab_plain_bytes(form, &from, &memory->slabs[0][form->at[0].form],
-                                                 &memory->plain[0], &memory->plain_size[0]);
-    if (verify->hashes)
+    const unsigned char *want = slab_row_major_bytes(piece->form, &from, slab_of(bytes, piece, 0),
+                                                     &slabs->row_major[0], &slabs->row_major_size[0]);
+    if (bytes->hashes)
         digest->hash = XXH3_128bits(want, length);
-    for (unsigned s = 1; s < verify->n_sides; s++) {
-        logical_locate(verify, group, form, s, expert, &to);
+    for (unsigned s = 1; s < bytes->n_sides; s++) {
+        logical_locate(piece->group, piece->form, s, piece->expert, &to);
         if (!to.tensor)
             continue;
-        const unsigned char *got = slab_plain_bytes(form, &to, &memory->slabs[s][form->at[1].form],
-                                                    &memory->plain[1], &memory->plain_size[1]);
+        const unsigned char *got = slab_row_major_bytes(piece->form, &to, slab_of(bytes, piece, s),
+                                                        &slabs->row_major[1], &slabs->row_major_size[1]);
         if (memcmp(want, got, length) == 0)
             continue;
         digest->found = XXH3_128bits(got, length);
-        report_bytes(verify, group, f, expert, s, &from, &to, want, got);
+        report_bytes(bytes, piece, s, &from, &to, want, got);
     }
     return 0;
 }
 
 /* Rows [first, first + n) on every side. *equal is cleared where they differ. */
-static int compare_strip(struct verify *verify, const struct logical_group *group,
-                         const struct logical_form *form, uint64_t expert, uint64_t first, uint64_t n,
-                         struct worker_memory *memory, XXH3_state_t *state, bool *equal)
+static int compare_strip(const struct bytes *bytes, const struct piece *piece, uint64_t first, uint64_t n,
+                         XXH3_state_t *state, bool *equal)
 {
+    const uint64_t columns = piece->form->n[1];
     const unsigned char *want = NULL;
 
-    for (unsigned s = 0; s < verify->n_sides; s++) {
-        struct slab *slab = &memory->slabs[s][form->at[s > 0].form];
+    for (unsigned s = 0; s < bytes->n_sides; s++) {
+        struct slab *slab = slab_of(bytes, piece, s);
         struct logical_place place;
-        logical_locate(verify, group, form, s, expert, &place);
-        const uint64_t begin = place.first + first * form->n[1], end = begin + n * form->n[1];
-        if (slab_load(verify, s, place.tensor, begin, end, slab) < 0)
+        logical_locate(piece->group, piece->form, s, piece->expert, &place);
+        const uint64_t begin = place.first + first * columns, end = begin + n * columns;
+        if (slab_load(&bytes->sides[s], place.tensor, begin, end, slab, bytes->report) < 0)
             return -1;
         const size_t size = slab_element_bytes(place.tensor), length = (end - begin) * size;
-        const unsigned char *bytes = slab->bytes + (begin - slab->begin) * size;
+        const unsigned char *got = slab->bytes + (begin - slab->begin) * size;
         if (s == 0) {
-            want = bytes;
-            if (verify->hashes)
-                XXH3_128bits_update(state, bytes, length);
+            want = got;
+            if (bytes->hashes)
+                XXH3_128bits_update(state, got, length);
         } else {
-            *equal &= memcmp(want, bytes, length) == 0;
+            *equal &= memcmp(want, got, length) == 0;
         }
     }
     return 0;
 }
 
-static int compare_strips(struct verify *verify, const struct logical_group *group, unsigned f,
-                          uint64_t expert, struct worker_memory *memory)
+static void show_rows(const struct bytes *bytes, const struct bytes_watcher *watcher,
+                      const struct piece *piece, uint64_t first, uint64_t n)
 {
-    const struct logical_form *form = &group->forms[f];
-    const struct side_tensor *tensor = group->members[0][form->at[0].form][0];
-    const uint64_t row = form->n[1] * slab_element_bytes(tensor);
+    if (watcher)
+        watcher->rows(watcher->context, piece->thread, piece->form, &bytes->slabs[piece->thread], first, n);
+}
+
+static uint64_t element_bytes(const struct piece *piece)
+{
+    return slab_element_bytes(piece->group->members[0][piece->form->at[0].form][0]);
+}
+
+static int compare_strips(const struct bytes *bytes, const struct bytes_watcher *watcher,
+                          const struct piece *piece)
+{
+    const struct logical_form *form = piece->form;
+    const uint64_t row = form->n[1] * element_bytes(piece);
     const uint64_t step = row < STRIP ? STRIP / row : 1;
     XXH3_state_t *state = XXH3_createState();
     bool equal = true;
@@ -179,92 +208,90 @@ static int compare_strips(struct verify *verify, const struct logical_group *gro
         memory_exhausted();
     XXH3_128bits_reset(state);
     for (uint64_t first = 0; first < form->n[0] && result == 0; first += step) {
-        const uint64_t n = form->n[0] - first < step ? form->n[0] - first : step;
-        result = compare_strip(verify, group, form, expert, first, n, memory, state, &equal);
+        const uint64_t n = min_u64(form->n[0] - first, step);
+        result = compare_strip(bytes, piece, first, n, state, &equal);
         if (result == 0)
-            function_rows(memory, form, first, n);
+            show_rows(bytes, watcher, piece, first, n);
     }
-    verify->digests[form->first_digest + expert].hash = XXH3_128bits_digest(state);
+    digest_of(bytes, piece)->hash = XXH3_128bits_digest(state);
     XXH3_freeState(state);
-    return result == 0 && !equal ? compare_whole(verify, group, f, expert, memory) : result;
+    return result == 0 && !equal ? compare_whole(bytes, piece) : result;
 }
 
-static int compare_form(struct verify *verify, const struct logical_group *group, unsigned f, uint64_t expert,
-                        struct worker_memory *memory)
+static int compare_piece(const struct bytes *bytes, const struct bytes_watcher *watcher,
+                         const struct piece *piece)
 {
-    const struct logical_form *form = &group->forms[f];
+    const struct logical_form *form = piece->form;
     int result;
 
-    verify->digests[form->first_digest + expert].hash = XXH3_128bits("", 0);
+    digest_of(bytes, piece)->hash = XXH3_128bits("", 0);
     /* biases and scales have to stay in memory for the weights */
-    if (form->part == 0 && form->elements > 0 && is_strip(verify, group, form, expert)) {
-        result = compare_strips(verify, group, f, expert, memory);
+    if (form->part == 0 && form->elements > 0 && is_strip(bytes, piece)) {
+        result = compare_strips(bytes, watcher, piece);
     } else {
-        result = compare_whole(verify, group, f, expert, memory);
+        result = compare_whole(bytes, piece);
         if (result == 0 && form->elements > 0)
-            function_rows(memory, form, 0, form->n[0]);
+            show_rows(bytes, watcher, piece, 0, form->n[0]);
     }
-    report_add_bytes(&verify->report,
-                     form->elements * slab_element_bytes(group->members[0][form->at[0].form][0]));
+    progress_add(bytes->progress, form->elements * element_bytes(piece));
     return result;
 }
 
 /* ---- groups ---- */
 
 struct group_work {
-    struct verify *verify;
+    const struct bytes *bytes;
     const struct logical_group *group;
-    struct function_run *run;
-    struct worker_memory *memories; /* one a thread */
+    const struct bytes_watcher *watcher;
 };
 
-static int do_expert(void *context, unsigned thread, uint64_t expert)
+static int compare_expert(void *context, unsigned thread, uint64_t expert)
 {
     const struct group_work *work = context;
-    struct worker_memory *memory = &work->memories[thread];
 
-    function_open(work->run, memory, expert);
+    if (work->watcher)
+        work->watcher->open(work->watcher->context, thread, expert);
     /* the weights, which need their biases and scales, behind those */
     for (unsigned weights = 0; weights < 2; weights++)
-        for (unsigned f = 0; f < work->group->n_forms; f++)
-            if (expert < work->group->forms[f].count && (work->group->forms[f].part == 0) == weights &&
-                compare_form(work->verify, work->group, f, expert, memory) < 0)
+        for (unsigned f = 0; f < work->group->n_forms; f++) {
+            const struct piece piece = {work->group, &work->group->forms[f], expert, thread};
+            if (expert < piece.form->count && (piece.form->part == 0) == weights &&
+                compare_piece(work->bytes, work->watcher, &piece) < 0)
                 return -1;
-    function_close(memory);
+        }
+    if (work->watcher)
+        work->watcher->close(work->watcher->context, thread);
     return 0;
 }
 
-static void free_memory(struct worker_memory *memory)
+/* As many threads as have their experts in memory together. */
+static unsigned threads_for(const struct bytes *bytes, const struct logical_group *group)
 {
-    for (unsigned s = 0; s < SIDES_MAX; s++)
-        for (unsigned f = 0; f < FORMS_MAX; f++)
-            free(memory->slabs[s][f].bytes);
-    free(memory->plain[0]);
-    free(memory->plain[1]);
-    function_free(memory);
-    *memory = (struct worker_memory){0};
-}
-
-/* So many threads that their experts fit in memory together. */
-static unsigned threads_for(const struct verify *verify, const struct logical_group *group)
-{
-    uint64_t bytes = 1;
+    uint64_t size = 1;
 
     for (unsigned f = 0; f < group->n_forms; f++)
-        bytes += group->forms[f].elements * 8 * verify->n_sides;
-    const uint64_t fit = MEMORY_MAX / bytes;
-    return fit < 1 ? 1 : fit < verify->n_threads ? (unsigned)fit : verify->n_threads;
+        size += group->forms[f].elements * 8 * bytes->n_sides;
+    return (unsigned)min_u64(max_u64(MEMORY_MAX / size, 1), bytes->n_threads);
 }
 
-static int verify_group(struct verify *verify, uint32_t g, struct worker_memory *memories)
+void bytes_begin(struct bytes *bytes)
 {
-    struct group_work work = {.verify = verify, .group = &verify->groups[g], .memories = memories};
+    bytes->slabs = xcalloc(bytes->n_threads, sizeof *bytes->slabs);
+}
 
-    work.run = function_begin(verify, work.group, &verify->report.blocks[g]);
-    int result = parallel_run(work.group->count, threads_for(verify, work.group), do_expert, &work);
-    if (function_end(work.run) < 0)
-        result = -1;
-    return result;
+void bytes_end(struct bytes *bytes)
+{
+    for (unsigned t = 0; t < bytes->n_threads; t++)
+        slabs_free(&bytes->slabs[t]);
+    free(bytes->slabs);
+    bytes->slabs = NULL;
+}
+
+int bytes_compare(struct bytes *bytes, const struct logical_group *group, const struct bytes_watcher *watcher)
+{
+    struct group_work work = {bytes, group, watcher};
+
+    return parallel_run(group->count, threads_for(bytes, group), compare_expert, &work);
 }
 
 /* ---- digests alone ---- */
@@ -272,56 +299,29 @@ static int verify_group(struct verify *verify, uint32_t g, struct worker_memory 
 static int hash_expert(void *context, unsigned thread, uint64_t expert)
 {
     const struct group_work *work = context;
-    struct verify *verify = work->verify;
-    struct worker_memory *memory = &work->memories[thread];
+    const struct bytes *bytes = work->bytes;
+    struct slabs *slabs = &bytes->slabs[thread];
 
     for (unsigned f = 0; f < work->group->n_forms; f++) {
-        const struct logical_form *form = &work->group->forms[f];
-        struct slab *slab = &memory->slabs[0][form->at[0].form];
+        const struct piece piece = {work->group, &work->group->forms[f], expert, thread};
         struct logical_place place;
-        if (expert >= form->count || form->elements == 0)
+        if (expert >= piece.form->count || piece.form->elements == 0)
             continue;
-        if (slab_load_form(verify, work->group, 0, form->at[0].form, expert, slab) < 0)
+        if (slab_load_form(bytes->sides, 0, work->group, piece.form->at[0].form, expert,
+                           slab_of(bytes, &piece, 0), bytes->report) < 0)
             return -1;
-        logical_locate(verify, work->group, form, 0, expert, &place);
-        const unsigned char *bytes =
-            slab_plain_bytes(form, &place, slab, &memory->plain[0], &memory->plain_size[0]);
-        verify->digests[form->first_digest + expert].hash =
-            XXH3_128bits(bytes, form->elements * slab_element_bytes(place.tensor));
+        logical_locate(work->group, piece.form, 0, expert, &place);
+        const unsigned char *want = slab_row_major_bytes(piece.form, &place, slab_of(bytes, &piece, 0),
+                                                         &slabs->row_major[0], &slabs->row_major_size[0]);
+        digest_of(bytes, &piece)->hash =
+            XXH3_128bits(want, piece.form->elements * slab_element_bytes(place.tensor));
     }
     return 0;
 }
 
-int verify_hash(struct verify *verify)
+int bytes_hash(struct bytes *bytes, const struct logical_group *group)
 {
-    struct worker_memory *memories = xcalloc(verify->n_threads, sizeof *memories);
-    int result = 0;
+    struct group_work work = {bytes, group, NULL};
 
-    for (uint32_t g = 0; g < verify->n_groups && result == 0; g++) {
-        struct group_work work = {.verify = verify, .group = &verify->groups[g], .memories = memories};
-        result = parallel_run(work.group->count, threads_for(verify, work.group), hash_expert, &work);
-    }
-    for (unsigned i = 0; i < verify->n_threads; i++)
-        free_memory(&memories[i]);
-    free(memories);
-    return result;
-}
-
-int verify_bytes(struct verify *verify)
-{
-    struct worker_memory *memories = xcalloc(verify->n_threads, sizeof *memories);
-    struct other_work others = {verify, memories};
-    int result = 0;
-
-    verify->report.blocks = xcalloc(verify->n_groups, sizeof *verify->report.blocks);
-    for (uint32_t g = 0; g < verify->n_groups && result == 0; g++) {
-        verify->report.n_blocks = g + 1;
-        result = verify_group(verify, g, memories);
-    }
-    if (result == 0)
-        result = parallel_run(verify->n_others, verify->n_threads, verify_other, &others);
-    for (unsigned i = 0; i < verify->n_threads; i++)
-        free_memory(&memories[i]);
-    free(memories);
-    return result;
+    return parallel_run(group->count, threads_for(bytes, group), hash_expert, &work);
 }

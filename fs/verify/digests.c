@@ -1,15 +1,18 @@
 /* XXH3-128 digests, a line each, much as sha256sum writes them: a logical tensor's is the same in every
  * layout. */
-#include "verify.h"
+#include "digests.h"
+
+#include "layout/base/min_max.h"
 
 #ifdef MOEFS_HAVE_XXH_DISPATCH
 #include <xxh_x86dispatch.h>
 #endif
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+
+#include <utstring.h>
 
 #define PIECE ((size_t)8 << 20)
 #define HEX_DIGITS 32
@@ -20,10 +23,77 @@ static void hash_text(XXH128_hash_t hash, char text[HEX_DIGITS + 1])
     snprintf(text, HEX_DIGITS + 1, "%016" PRIx64 "%016" PRIx64, (uint64_t)hash.high64, (uint64_t)hash.low64);
 }
 
+/* ---- logical tensors ---- */
+
+static char *type_text(enum dtype dtype, const uint64_t *shape, unsigned n_dims)
+{
+    UT_string text;
+
+    utstring_init(&text);
+    utstring_printf(&text, "%s[", dtype_name(dtype));
+    for (unsigned d = 0; d < n_dims; d++)
+        utstring_printf(&text, "%s%" PRIu64, d ? "," : "", shape[d]);
+    utstring_printf(&text, "]");
+    return utstring_body(&text);
+}
+
+static void name_form(struct digests *digests, const struct logical_group *group,
+                      const struct logical_form *form)
+{
+    for (uint64_t e = 0; e < form->count; e++) {
+        struct digest *digest = &digests->list[form->first_digest + e];
+        struct logical_place place;
+        logical_locate(group, form, 0, e, &place);
+        digest->name = logical_name(group, form, e);
+        digest->type = type_text(place.tensor->info.dtype, form->n, form->n_axes);
+    }
+}
+
+void digests_number(struct digests *digests, struct logical *logical)
+{
+    uint64_t n = 0;
+
+    for (uint32_t g = 0; g < logical->n_groups; g++)
+        for (unsigned f = 0; f < logical->groups[g].n_forms; f++) {
+            logical->groups[g].forms[f].first_digest = n;
+            n += logical->groups[g].forms[f].count;
+        }
+    *digests = (struct digests){.n_tensors = n + logical->n_ungrouped, .first_ungrouped = n};
+    digests->list = xcalloc(digests->n_tensors, sizeof *digests->list);
+    for (uint32_t g = 0; g < logical->n_groups; g++)
+        for (unsigned f = 0; f < logical->groups[g].n_forms; f++)
+            name_form(digests, &logical->groups[g], &logical->groups[g].forms[f]);
+    for (uint32_t t = 0; t < logical->n_ungrouped; t++) {
+        const struct tensor_info *info = &logical->ungrouped[t].tensor->info;
+        digests->list[n + t].name = xstrdup(info->name);
+        digests->list[n + t].type = type_text(info->dtype, info->shape, info->n_dims);
+    }
+}
+
+void digests_free(struct digests *digests)
+{
+    for (uint64_t d = 0; d < digests->n_tensors + digests->n_files; d++) {
+        free(digests->list[d].name);
+        free(digests->list[d].type);
+    }
+    free(digests->list);
+    *digests = (struct digests){0};
+}
+
+const char *digests_owner(const struct digests *digests, uint64_t digest)
+{
+    if (digest == DIFFERENCE_NONE)
+        return NULL;
+    for (uint64_t d = 0; d < digests->n_tensors; d++)
+        if (d != digest && XXH128_isEqual(digests->list[d].hash, digests->list[digest].found))
+            return digests->list[d].name;
+    return NULL;
+}
+
 /* ---- files ---- */
 
-static int digest_file(struct verify *verify, const struct side *side, uint32_t file, uint64_t size,
-                       void *buffer, struct digest *digest)
+static int digest_file(const struct side *side, uint32_t file, uint64_t size, void *buffer,
+                       struct digest *digest, struct report *report)
 {
     XXH3_state_t *state = XXH3_createState();
     int error = 0;
@@ -32,7 +102,7 @@ static int digest_file(struct verify *verify, const struct side *side, uint32_t 
         memory_exhausted();
     XXH3_128bits_reset(state);
     for (uint64_t at = 0; at < size && !error; at += PIECE) {
-        const size_t n = size - at < PIECE ? (size_t)(size - at) : PIECE;
+        const size_t n = (size_t)min_u64(size - at, PIECE);
         error = side_read(side, file, at, buffer, n);
         if (!error)
             XXH3_128bits_update(state, buffer, n);
@@ -40,26 +110,24 @@ static int digest_file(struct verify *verify, const struct side *side, uint32_t 
     digest->hash = XXH3_128bits_digest(state);
     XXH3_freeState(state);
     if (error)
-        return report_failure(&verify->report, "%s: %s: %s", side->title, side_file_name(side, file),
-                              strerror(error));
+        return report_failure(report, "%s: %s: %s", side->title, side_file_name(side, file), strerror(error));
     digest->name = xasprintf("%s%s", file_prefix, side_file_name(side, file));
     return 0;
 }
 
-int digests_of_files(struct verify *verify)
+int digests_add_files(struct digests *digests, const struct side *side, struct report *report)
 {
-    const struct side *side = &verify->sides[verify->n_sides - 1];
     const uint32_t n = side->plan ? side->plan->n_files : side->checkpoint->n_shards;
     cleanup_free void *buffer = xmalloc(PIECE);
 
-    verify->digests = xreallocarray(verify->digests, verify->n_digests + n, sizeof *verify->digests);
-    memset(verify->digests + verify->n_digests, 0, n * sizeof *verify->digests);
+    digests->list = xreallocarray(digests->list, digests->n_tensors + n, sizeof *digests->list);
+    memset(digests->list + digests->n_tensors, 0, n * sizeof *digests->list);
+    digests->n_files = n;
     for (uint32_t f = 0; f < n; f++) {
         const uint64_t size = side->plan ? side->plan->files[f].size : side->checkpoint->shards[f].size;
-        if (digest_file(verify, side, f, size, buffer, &verify->digests[verify->n_digests + f]) < 0)
+        if (digest_file(side, f, size, buffer, &digests->list[digests->n_tensors + f], report) < 0)
             return -1;
     }
-    verify->n_files = n;
     return 0;
 }
 
@@ -86,14 +154,14 @@ static void write_line(FILE *file, const struct digest *digest)
     fputc('\n', file);
 }
 
-int digests_write(const struct verify *verify, const char *path, struct error *err)
+int digests_write(const struct digests *digests, const char *path, struct error *err)
 {
     FILE *file = fopen(path, "we");
 
     if (!file)
         return error_set(err, "%s: %m", path);
-    for (uint64_t d = 0; d < verify->n_digests + verify->n_files; d++)
-        write_line(file, &verify->digests[d]);
+    for (uint64_t d = 0; d < digests->n_tensors + digests->n_files; d++)
+        write_line(file, &digests->list[d]);
     const bool failed = ferror(file) != 0;
     if (fclose(file) != 0 || failed)
         return error_set(err, "%s: %m", path);
@@ -169,80 +237,94 @@ static bool is_file(const char *name)
     return strncmp(name, file_prefix, strlen(file_prefix)) == 0;
 }
 
-static void check_line(struct verify *verify, const char *path, uint64_t number, struct named *names,
-                       const struct line *line)
+/* What a list is compared with. */
+struct check {
+    const char *path; /* the list */
+    struct named *names;
+    bool partial;
+    struct report *report;
+    uint64_t line, untyped;
+};
+
+static void check_line(struct check *check, const struct line *line)
 {
-    const struct difference place = report_place((UINT64_C(3) << 62) + number, "digest");
+    const struct difference place = report_place(DIFFERENCE_DIGESTS, check->line, "digest");
     const char *name = line->name;
     char here[HEX_DIGITS + 1];
     struct named *named;
 
-    HASH_FIND(hh, names, name, strlen(name), named);
+    check->untyped += !line->type && !is_file(name);
+    HASH_FIND(hh, check->names, name, strlen(name), named);
     if (!named) {
-        if (!is_file(name) && !verify->options->layers)
-            report_difference(&verify->report, &place, name, "%s names it, and it is not here", path);
+        if (!is_file(name) && !check->partial)
+            report_difference(check->report, &place, name, "%s names it, and it is not here", check->path);
         return;
     }
     named->seen = true;
     hash_text(named->digest->hash, here);
     if (line->type && named->digest->type && strcmp(line->type, named->digest->type) != 0)
-        report_difference(&verify->report, &place, name, "%s has it as %s, here it is %s", path, line->type,
-                          named->digest->type);
+        report_difference(check->report, &place, name, "%s has it as %s, here it is %s", check->path,
+                          line->type, named->digest->type);
     else if (strcmp(line->hex, here) != 0)
-        report_difference(&verify->report, &place, name, "%s has %s, here it is %s", path, line->hex, here);
+        report_difference(check->report, &place, name, "%s has %s, here it is %s", check->path, line->hex,
+                          here);
 }
 
-static void check_unseen(struct verify *verify, const char *path, const struct named *names)
+static void check_unseen(const struct check *check)
 {
-    for (const struct named *named = names; named; named = named->hh.next) {
+    for (const struct named *named = check->names; named; named = named->hh.next) {
         const struct difference place =
-            report_place((UINT64_C(3) << 62) + (UINT64_C(1) << 60) + named->number, "digest");
+            report_place(DIFFERENCE_DIGESTS, check->line + named->number, "digest");
         if (!named->seen && !is_file(named->digest->name))
-            report_difference(&verify->report, &place, named->digest->name, "%s does not name it", path);
+            report_difference(check->report, &place, named->digest->name, "%s does not name it", check->path);
     }
 }
 
-int digests_check(struct verify *verify, const char *path, struct error *err)
+static int check_lines(struct check *check, FILE *file, struct error *err)
 {
-    const uint64_t n = verify->n_digests + verify->n_files;
-    FILE *file = fopen(path, "re");
-    struct named *names = NULL;
     struct line line;
     char *text = NULL;
     size_t size = 0;
-    uint64_t untyped = 0;
     int result = 0;
 
+    for (check->line = 1; result == 0 && getline(&text, &size, file) >= 0; check->line++)
+        if (parse_line(text, &line))
+            check_line(check, &line);
+        else
+            result = error_set(err,
+                               "%s:%" PRIu64 ": not a line of digests: 32 hex digits, a space, a type and "
+                               "shape such as BF16[6,4], two spaces, a name",
+                               check->path, check->line);
+    if (result == 0 && ferror(file))
+        result = error_set(err, "%s: cannot be read", check->path);
+    free(text);
+    return result;
+}
+
+int digests_check(const struct digests *digests, const char *path, bool partial, struct report *report,
+                  struct error *err)
+{
+    const uint64_t n = digests->n_tensors + digests->n_files;
+    struct check check = {.path = path, .partial = partial, .report = report};
+
+    cleanup_close FILE *file = fopen(path, "re");
     if (!file)
         return error_set(err, "%s: %m", path);
     struct named *all = xcalloc(n, sizeof *all);
     for (uint64_t d = 0; d < n; d++) {
-        all[d] = (struct named){.digest = &verify->digests[d], .number = d};
-        HASH_ADD_KEYPTR(hh, names, all[d].digest->name, strlen(all[d].digest->name), &all[d]);
+        all[d] = (struct named){.digest = &digests->list[d], .number = d};
+        HASH_ADD_KEYPTR(hh, check.names, all[d].digest->name, strlen(all[d].digest->name), &all[d]);
     }
-    for (uint64_t number = 1; result == 0 && getline(&text, &size, file) >= 0; number++)
-        if (parse_line(text, &line)) {
-            untyped += !line.type && !is_file(line.name);
-            check_line(verify, path, number, names, &line);
-        } else {
-            result = error_set(err,
-                               "%s:%" PRIu64 ": not a line of digests: 32 hex digits, a space, a type and "
-                               "shape such as BF16[6,4], two spaces, a name",
-                               path, number);
-        }
-    if (untyped > 0)
-        notes_add(&verify->report.notes, NOTE_WARNING,
+    int result = check_lines(&check, file, err);
+    if (result == 0)
+        check_unseen(&check);
+    if (result == 0 && check.untyped > 0)
+        notes_add(&report->notes, NOTE_WARNING,
                   "%s: %" PRIu64
                   " lines have no dtype and shape: an earlier moefs wrote them, and only their bytes "
                   "were compared",
-                  path, untyped);
-    if (result == 0 && ferror(file))
-        result = error_set(err, "%s: cannot be read", path);
-    if (result == 0)
-        check_unseen(verify, path, names);
-    HASH_CLEAR(hh, names);
+                  path, check.untyped);
+    HASH_CLEAR(hh, check.names);
     free(all);
-    free(text);
-    fclose(file);
     return result;
 }

@@ -37,7 +37,7 @@ void moe_eager_neurons(struct moe_pass *pass)
 {
     for (uint64_t i = 0; i < pass->n * pass->inner; i++)
         pass->up[i] =
-            moe_neuron(pass->function, pass->has_gate, pass->has_gate ? pass->gate[i] : 0, pass->up[i]);
+            moe_neuron(pass->forward, pass->has_gate, pass->has_gate ? pass->gate[i] : 0, pass->up[i]);
 }
 
 void moe_eager_end(const struct moe_pass *pass)
@@ -46,6 +46,6 @@ void moe_eager_end(const struct moe_pass *pass)
         for (uint64_t c = 0; c < pass->hidden; c++) {
             const float y = pass->y[t * pass->hidden + c];
             pass->tokens[t].y[c] =
-                pass->function->weighting == MOE_WEIGHT_INPUT ? y : y * pass->tokens[t].weight;
+                pass->forward->weighting == MOE_WEIGHT_INPUT ? y : y * pass->tokens[t].weight;
         }
 }

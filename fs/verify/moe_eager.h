@@ -1,7 +1,7 @@
 /* The eager MoE forward: one expert, one token, one neuron after the other. What the fused one is held
  * against, on the checkpoint's original tensors. The weights may come a few rows at a time here too. */
-#ifndef MOEFS_FS_MOE_EAGER_H
-#define MOEFS_FS_MOE_EAGER_H
+#ifndef MOEFS_FS_VERIFY_MOE_EAGER_H
+#define MOEFS_FS_VERIFY_MOE_EAGER_H
 
 #include "moe_reference.h"
 

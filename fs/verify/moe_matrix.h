@@ -1,8 +1,8 @@
 /* A stored matrix as the kernels see it: any float type, any strides, perhaps with a scale for each block.
  *
  * Rows are what a product yields, columns what it sums over: y = W x, whatever the layout that W lies in. */
-#ifndef MOEFS_FS_MOE_MATRIX_H
-#define MOEFS_FS_MOE_MATRIX_H
+#ifndef MOEFS_FS_VERIFY_MOE_MATRIX_H
+#define MOEFS_FS_VERIFY_MOE_MATRIX_H
 
 #include "layout/format/dtype.h"
 

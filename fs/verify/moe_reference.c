@@ -19,7 +19,7 @@ void moe_pass_begin(struct moe_pass *pass, float *memory)
     pass->up = pass->gate + pass->n * pass->inner;
     pass->scratch = pass->up + pass->n * pass->inner;
     for (size_t t = 0; t < pass->n; t++) {
-        const float weight = pass->function->weighting == MOE_WEIGHT_INPUT ? pass->tokens[t].weight : 1;
+        const float weight = pass->forward->weighting == MOE_WEIGHT_INPUT ? pass->tokens[t].weight : 1;
         for (uint64_t c = 0; c < pass->hidden; c++)
             pass->x[t * pass->hidden + c] = pass->tokens[t].x[c] * weight;
     }
@@ -45,7 +45,7 @@ void moe_reference_rows(const struct moe_pass *pass, const struct moe_matrix *ro
     if (!bias->first)
         return;
     /* h carries the routing weight already, so that the bias of down needs it too */
-    const bool weighted = pass->function->weighting == MOE_WEIGHT_BEFORE_DOWN && x == pass->up;
+    const bool weighted = pass->forward->weighting == MOE_WEIGHT_BEFORE_DOWN && x == pass->up;
     moe_matrix_rows(bias, 0, 1, offsets);
     for (size_t t = 0; t < pass->n; t++)
         for (uint64_t r = first; r < first + rows->rows; r++)
@@ -55,9 +55,9 @@ void moe_reference_rows(const struct moe_pass *pass, const struct moe_matrix *ro
 void moe_reference_neurons(struct moe_pass *pass)
 {
     for (size_t t = 0; t < pass->n; t++) {
-        const float weight = pass->function->weighting == MOE_WEIGHT_BEFORE_DOWN ? pass->tokens[t].weight : 1;
+        const float weight = pass->forward->weighting == MOE_WEIGHT_BEFORE_DOWN ? pass->tokens[t].weight : 1;
         for (uint64_t i = t * pass->inner; i < (t + 1) * pass->inner; i++)
-            pass->up[i] = weight * moe_neuron(pass->function, pass->has_gate,
+            pass->up[i] = weight * moe_neuron(pass->forward, pass->has_gate,
                                               pass->has_gate ? pass->gate[i] : 0, pass->up[i]);
     }
 }
@@ -65,7 +65,7 @@ void moe_reference_neurons(struct moe_pass *pass)
 void moe_reference_end(const struct moe_pass *pass)
 {
     for (size_t t = 0; t < pass->n; t++) {
-        const float weight = pass->function->weighting == MOE_WEIGHT_OUTPUT ? pass->tokens[t].weight : 1;
+        const float weight = pass->forward->weighting == MOE_WEIGHT_OUTPUT ? pass->tokens[t].weight : 1;
         for (uint64_t c = 0; c < pass->hidden; c++)
             pass->tokens[t].y[c] = pass->y[t * pass->hidden + c] * weight;
     }

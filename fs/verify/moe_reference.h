@@ -7,10 +7,10 @@
  * with w before `down` or on x where the function says so. Sums are FP32, whatever the weights' type. The
  * weights may come a few rows at a time, in any order: begin, then rows of gate and of up, then the neurons,
  * then rows of down, then end. */
-#ifndef MOEFS_FS_MOE_REFERENCE_H
-#define MOEFS_FS_MOE_REFERENCE_H
+#ifndef MOEFS_FS_VERIFY_MOE_REFERENCE_H
+#define MOEFS_FS_VERIFY_MOE_REFERENCE_H
 
-#include "moe_function.h"
+#include "moe_forward.h"
 #include "moe_matrix.h"
 
 #include <stddef.h>
@@ -24,7 +24,7 @@ struct moe_assignment {
 
 /* The tokens of one expert on their way through it. */
 struct moe_pass {
-    const struct moe_function *function;
+    const struct moe_forward *forward;
     const struct moe_assignment *tokens;
     size_t n;
     uint64_t inner, hidden;

@@ -1,5 +1,5 @@
 /* --write-outputs: what each block's experts were given and gave, as a safetensors file. */
-#include "verify.h"
+#include "forward_block.h"
 
 #include <stdio.h>
 
@@ -52,21 +52,21 @@ static int write_tensors(const char *path, const struct output_tensor *tensors, 
     return fclose(file) != 0 || failed ? error_set(err, "%s: %m", path) : 0;
 }
 
-int function_write(const struct verify *verify, struct error *err)
+int forward_write(const struct forward *forward, const char *path, struct error *err)
 {
-    struct output_tensor *tensors = xcalloc((size_t)verify->n_outputs * ARRAYS + 1, sizeof *tensors);
+    struct output_tensor *tensors = xcalloc((size_t)forward->n_outputs * ARRAYS + 1, sizeof *tensors);
     struct arena arena = {0};
     size_t n = 0;
 
-    for (uint32_t i = 0; i < verify->n_outputs; i++) {
-        const struct block_output *o = &verify->outputs[i];
+    for (uint32_t i = 0; i < forward->n_outputs; i++) {
+        const struct block_output *o = &forward->outputs[i];
         add_output(&tensors[n++], &arena, o->block, "x", DTYPE_F32, o->tokens, o->hidden, o->x);
         add_output(&tensors[n++], &arena, o->block, "experts", DTYPE_I32, o->tokens, o->top_k, o->experts);
         add_output(&tensors[n++], &arena, o->block, "weights", DTYPE_F32, o->tokens, o->top_k, o->weights);
         add_output(&tensors[n++], &arena, o->block, "output", DTYPE_F32, o->tokens, o->hidden, o->output);
     }
     qsort(tensors, n, sizeof *tensors, compare_tensors);
-    int result = write_tensors(verify->options->write_outputs, tensors, n, err);
+    int result = write_tensors(path, tensors, n, err);
     arena_free(&arena);
     free(tensors);
     return result;

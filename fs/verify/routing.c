@@ -1,5 +1,5 @@
 /* What level 2 gives the experts: hidden states, and the routing by the checkpoint's router or a made one. */
-#include "forward.h"
+#include "forward_block.h"
 
 #include "moe_matrix.h"
 
@@ -19,35 +19,35 @@ static uint64_t next_random(uint64_t *state)
 }
 
 /* Multiples of 1/64 between -2 and 2: exact in BF16 and F16 too. */
-static void fill_hidden_states(struct function_run *run, uint64_t *state)
+static void fill_hidden_states(struct forward_block *block, uint64_t *state)
 {
-    for (uint64_t i = 0; i < run->tokens * run->hidden; i++)
-        run->x[i] = (float)((int)(next_random(state) % 255) - 127) / 64;
+    for (uint64_t i = 0; i < block->tokens * block->hidden; i++)
+        block->x[i] = (float)((int)(next_random(state) % 255) - 127) / 64;
 }
 
 /* So that every expert is visited: token t is given top_k experts in a row, the next token the next ones. The
  * weights are exact in BF16. */
-static void override_routing(struct function_run *run, uint64_t *state)
+static void override_routing(struct forward_block *block, uint64_t *state)
 {
-    const uint64_t first = next_random(state) % run->n_experts;
+    const uint64_t first = next_random(state) % block->n_experts;
 
-    for (uint64_t s = 0; s < run->tokens * run->top_k; s++) {
-        run->experts[s] = (uint32_t)((first + s) % run->n_experts);
-        run->weights[s] = (float)(1 + next_random(state) % 128) / 128;
+    for (uint64_t s = 0; s < block->tokens * block->top_k; s++) {
+        block->experts[s] = (uint32_t)((first + s) % block->n_experts);
+        block->weights[s] = (float)(1 + next_random(state) % 128) / 128;
     }
 }
 
 /* One of the router's tensors as floats [n], malloc'd; NULL where the source has none of that name and shape.
  */
-static float *load_router_tensor(const struct function_run *run, const char *name, uint64_t rows,
+static float *load_router_tensor(const struct forward_block *block, const char *name, uint64_t rows,
                                  uint64_t columns)
 {
     static const char hole[] = "{block}";
-    const struct side *side = &run->verify->sides[0];
+    const struct side *side = &block->run->input.sides[0];
 
     if (!name || strncmp(name, hole, strlen(hole)) != 0)
         return NULL;
-    cleanup_free char *full = xasprintf("%s%s", run->group->group->block, name + strlen(hole));
+    cleanup_free char *full = xasprintf("%s%s", block->group->group->block, name + strlen(hole));
     const struct side_tensor *tensor = side_find(side, full);
     if (!tensor || !moe_dtype_is_known(tensor->info.dtype) || tensor->info.n_dims == 0 ||
         tensor->length != rows * columns * (dtype_bits(tensor->info.dtype) / 8))
@@ -66,33 +66,33 @@ static float *load_router_tensor(const struct function_run *run, const char *nam
     return result;
 }
 
-static void score_token(const struct function_run *run, const float *logits, float *scores)
+static void score_token(const struct forward_block *block, const float *logits, float *scores)
 {
     float largest = -INFINITY, sum = 0;
 
-    for (uint64_t e = 0; e < run->n_experts; e++)
+    for (uint64_t e = 0; e < block->n_experts; e++)
         largest = logits[e] > largest ? logits[e] : largest;
-    for (uint64_t e = 0; e < run->n_experts; e++) {
-        scores[e] = run->function.router.scores == MOE_SCORES_SOFTMAX ? expf(logits[e] - largest)
-                                                                      : 1 / (1 + expf(-logits[e]));
+    for (uint64_t e = 0; e < block->n_experts; e++) {
+        scores[e] = block->eager_forward.router.scores == MOE_SCORES_SOFTMAX ? expf(logits[e] - largest)
+                                                                             : 1 / (1 + expf(-logits[e]));
         sum += scores[e];
     }
-    if (run->function.router.scores == MOE_SCORES_SOFTMAX)
-        for (uint64_t e = 0; e < run->n_experts; e++)
+    if (block->eager_forward.router.scores == MOE_SCORES_SOFTMAX)
+        for (uint64_t e = 0; e < block->n_experts; e++)
             scores[e] /= sum;
 }
 
 /* The top_k experts by score (and correction); their scores are the weights. */
-static void choose_experts(struct function_run *run, uint64_t token, const float *scores,
+static void choose_experts(struct forward_block *block, uint64_t token, const float *scores,
                            const float *correction)
 {
-    uint32_t *experts = run->experts + token * run->top_k;
-    float *weights = run->weights + token * run->top_k, sum = 0;
+    uint32_t *experts = block->experts + token * block->top_k;
+    float *weights = block->weights + token * block->top_k, sum = 0;
 
-    for (uint64_t k = 0; k < run->top_k; k++) {
+    for (uint64_t k = 0; k < block->top_k; k++) {
         float best = -INFINITY;
         experts[k] = (uint32_t)k;
-        for (uint32_t e = 0; e < run->n_experts; e++) {
+        for (uint32_t e = 0; e < block->n_experts; e++) {
             const float value = scores[e] + (correction ? correction[e] : 0);
             bool taken = false;
             for (uint64_t i = 0; i < k; i++)
@@ -105,29 +105,31 @@ static void choose_experts(struct function_run *run, uint64_t token, const float
         weights[k] = scores[experts[k]];
         sum += weights[k];
     }
-    for (uint64_t k = 0; k < run->top_k; k++)
-        weights[k] =
-            (run->function.router.normalize ? weights[k] / sum : weights[k]) * run->function.router.scale;
+    for (uint64_t k = 0; k < block->top_k; k++)
+        weights[k] = (block->eager_forward.router.normalize ? weights[k] / sum : weights[k]) *
+                     block->eager_forward.router.scale;
 }
 
-static bool route(struct function_run *run)
+static bool route(struct forward_block *block)
 {
-    const uint64_t n = run->n_experts;
+    const uint64_t n = block->n_experts;
 
-    if (run->function.router.scores == MOE_SCORES_GIVEN)
+    if (block->eager_forward.router.scores == MOE_SCORES_GIVEN)
         return false;
-    cleanup_free float *weight = load_router_tensor(run, run->function.router.weight, n, run->hidden);
-    cleanup_free float *bias = load_router_tensor(run, run->function.router.bias, 1, n);
-    cleanup_free float *correction = load_router_tensor(run, run->function.router.correction, 1, n);
-    if (!weight || (run->function.router.bias && !bias) || (run->function.router.correction && !correction))
+    cleanup_free float *weight =
+        load_router_tensor(block, block->eager_forward.router.weight, n, block->hidden);
+    cleanup_free float *bias = load_router_tensor(block, block->eager_forward.router.bias, 1, n);
+    cleanup_free float *correction = load_router_tensor(block, block->eager_forward.router.correction, 1, n);
+    if (!weight || (block->eager_forward.router.bias && !bias) ||
+        (block->eager_forward.router.correction && !correction))
         return false;
     cleanup_free float *logits = xreallocarray(NULL, 2 * n, sizeof *logits);
-    for (uint64_t t = 0; t < run->tokens; t++) {
+    for (uint64_t t = 0; t < block->tokens; t++) {
         for (uint64_t e = 0; e < n; e++)
-            logits[e] = moe_dot(run->x + t * run->hidden, weight + e * run->hidden, run->hidden) +
+            logits[e] = moe_dot(block->x + t * block->hidden, weight + e * block->hidden, block->hidden) +
                         (bias ? bias[e] : 0);
-        score_token(run, logits, logits + n);
-        choose_experts(run, t, logits + n, correction);
+        score_token(block, logits, logits + n);
+        choose_experts(block, t, logits + n, correction);
     }
     return true;
 }
@@ -137,25 +139,25 @@ static void *new_floats(uint64_t a, uint64_t b, uint64_t c)
     return xcalloc(a * b * c, sizeof(float));
 }
 
-void function_fill_inputs(struct function_run *run)
+void forward_fill_inputs(struct forward_block *block)
 {
-    const uint64_t wanted = run->verify->options->tokens;
-    uint64_t state = run->verify->options->seed;
-    const uint64_t needed = (run->n_experts + TOKENS_DEFAULT - 1) / TOKENS_DEFAULT;
+    const uint64_t wanted = block->run->options.tokens;
+    uint64_t state = block->run->options.seed;
+    const uint64_t needed = (block->n_experts + TOKENS_DEFAULT - 1) / TOKENS_DEFAULT;
 
-    run->tokens = wanted > 0 ? wanted : TOKENS_DEFAULT;
-    run->top_k = run->function.router.top_k;
-    if (wanted == 0 && run->top_k < needed)
-        run->top_k = needed;
-    if (run->top_k > run->n_experts)
-        run->top_k = run->n_experts;
-    run->x = new_floats(run->tokens, run->hidden, 1);
-    run->experts = xcalloc(run->tokens * run->top_k, sizeof *run->experts);
-    run->weights = new_floats(run->tokens, run->top_k, 1);
-    run->fused = new_floats(run->tokens, run->top_k, run->hidden);
-    run->eager = new_floats(run->tokens, run->top_k, run->hidden);
-    fill_hidden_states(run, &state);
-    run->result->routed = wanted > 0 && route(run);
-    if (!run->result->routed)
-        override_routing(run, &state);
+    block->tokens = wanted > 0 ? wanted : TOKENS_DEFAULT;
+    block->top_k = block->eager_forward.router.top_k;
+    if (wanted == 0 && block->top_k < needed)
+        block->top_k = needed;
+    if (block->top_k > block->n_experts)
+        block->top_k = block->n_experts;
+    block->x = new_floats(block->tokens, block->hidden, 1);
+    block->experts = xcalloc(block->tokens * block->top_k, sizeof *block->experts);
+    block->weights = new_floats(block->tokens, block->top_k, 1);
+    block->fused = new_floats(block->tokens, block->top_k, block->hidden);
+    block->eager = new_floats(block->tokens, block->top_k, block->hidden);
+    fill_hidden_states(block, &state);
+    block->result->routed = wanted > 0 && route(block);
+    if (!block->result->routed)
+        override_routing(block, &state);
 }

@@ -1,5 +1,5 @@
-/* Where a checkpoint is read from. */
-#include "verify.h"
+/* Where a checkpoint is read from, and its tensors by name. */
+#include "sides.h"
 
 #include <string.h>
 

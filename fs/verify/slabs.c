@@ -1,10 +1,22 @@
 /* What one thread holds of one expert, and its bytes in the logical order. */
 #include "slabs.h"
 
+#include "layout/base/min_max.h"
+
 #include <inttypes.h>
 #include <string.h>
 
 #define BAND 32
+
+void slabs_free(struct slabs *slabs)
+{
+    for (unsigned s = 0; s < SIDES_MAX; s++)
+        for (unsigned f = 0; f < FORMS_MAX; f++)
+            free(slabs->of[s][f].bytes);
+    free(slabs->row_major[0]);
+    free(slabs->row_major[1]);
+    *slabs = (struct slabs){0};
+}
 
 void *slab_grow(void *memory, size_t *size, size_t wanted)
 {
@@ -30,10 +42,9 @@ static uint64_t last_element(const struct logical_form *form, const struct logic
     return last;
 }
 
-int slab_load(struct verify *verify, unsigned s, const struct side_tensor *tensor, uint64_t begin,
-              uint64_t end, struct slab *slab)
+int slab_load(const struct side *side, const struct side_tensor *tensor, uint64_t begin, uint64_t end,
+              struct slab *slab, struct report *report)
 {
-    const struct side *side = &verify->sides[s];
     const uint64_t size = slab_element_bytes(tensor), length = (end - begin) * size;
 
     if (slab->tensor == tensor && slab->begin <= begin && slab->end >= end)
@@ -42,17 +53,15 @@ int slab_load(struct verify *verify, unsigned s, const struct side_tensor *tenso
     slab->tensor = NULL;
     const int error = side_read(side, tensor->file, tensor->offset + begin * size, slab->bytes, length);
     if (error)
-        return report_failure(&verify->report, "%s: %s in %s: bytes %" PRIu64 " to %" PRIu64 ": %s",
-                              side->title, tensor->info.name, side_file_name(side, tensor->file),
+        return report_failure(report, "%s: %s in %s: bytes %" PRIu64 " to %" PRIu64 ": %s", side->title,
+                              tensor->info.name, side_file_name(side, tensor->file),
                               tensor->offset + begin * size, tensor->offset + end * size, strerror(error));
     *slab = (struct slab){tensor, begin, end, slab->bytes, slab->capacity};
     return 0;
 }
 
-/* What stored form f holds of one expert: of all its projections at once, which may lie between each other.
- */
-int slab_load_form(struct verify *verify, const struct logical_group *group, unsigned s, unsigned f,
-                   uint64_t expert, struct slab *slab)
+int slab_load_form(const struct side *sides, unsigned s, const struct logical_group *group, unsigned f,
+                   uint64_t expert, struct slab *slab, struct report *report)
 {
     uint64_t begin = UINT64_MAX, end = 0;
     const struct side_tensor *tensor = NULL;
@@ -62,15 +71,14 @@ int slab_load_form(struct verify *verify, const struct logical_group *group, uns
         struct logical_place place;
         if (form->at[s > 0].form != f || expert >= form->count || form->elements == 0)
             continue;
-        logical_locate(verify, group, form, s, expert, &place);
+        logical_locate(group, form, s, expert, &place);
         if (!place.tensor)
             return 0; /* reported when it was looked for */
         tensor = place.tensor;
-        begin = place.first < begin ? place.first : begin;
-        const uint64_t last = last_element(form, &place);
-        end = last >= end ? last + 1 : end;
+        begin = min_u64(begin, place.first);
+        end = max_u64(end, last_element(form, &place) + 1);
     }
-    return tensor ? slab_load(verify, s, tensor, begin, end, slab) : 0;
+    return tensor ? slab_load(&sides[s], tensor, begin, end, slab, report) : 0;
 }
 
 static inline __attribute__((always_inline)) void copy_band(const unsigned char *const *rows, uint64_t n_rows,
@@ -80,7 +88,7 @@ static inline __attribute__((always_inline)) void copy_band(const unsigned char 
     unsigned char tile[BAND][BAND * sizeof(uint64_t)]; /* rows of `out` may be a power of two apart */
 
     for (uint64_t first = 0; first < columns; first += BAND) {
-        const uint64_t n = columns - first < BAND ? columns - first : BAND;
+        const uint64_t n = min_u64(columns - first, BAND);
         /* rows inside: transposed, they lie next to each other */
         for (uint64_t c = 0; c < n; c++)
             for (uint64_t r = 0; r < n_rows; r++)
@@ -113,7 +121,7 @@ static void copy_rows(const unsigned char *const *rows, uint64_t n_rows, uint64_
     }
 }
 
-bool slab_is_plain(const struct logical_form *form, const struct logical_place *place)
+bool slab_is_row_major(const struct logical_form *form, const struct logical_place *place)
 {
     uint64_t stride = 1;
 
@@ -123,9 +131,8 @@ bool slab_is_plain(const struct logical_form *form, const struct logical_place *
     return true;
 }
 
-/* The logical tensor's bytes in its own order: where they are already so, in the slab; else copied. */
-const unsigned char *slab_plain_bytes(const struct logical_form *form, const struct logical_place *place,
-                                      const struct slab *slab, unsigned char **copy, size_t *copy_size)
+const unsigned char *slab_row_major_bytes(const struct logical_form *form, const struct logical_place *place,
+                                          const struct slab *slab, unsigned char **copy, size_t *copy_size)
 {
     const size_t size = slab_element_bytes(place->tensor);
     const unsigned char *first = slab->bytes + (place->first - slab->begin) * size;
@@ -133,12 +140,12 @@ const unsigned char *slab_plain_bytes(const struct logical_form *form, const str
     const uint64_t stride = form->n_axes > 0 ? place->stride[form->n_axes - 1] : 1;
     const unsigned char *rows[BAND];
 
-    if (slab_is_plain(form, place))
+    if (slab_is_row_major(form, place))
         return first;
     *copy = slab_grow(*copy, copy_size, form->elements * size);
     const uint64_t n_rows = form->elements / columns;
     for (uint64_t row = 0; row < n_rows; row += BAND) {
-        const uint64_t n = n_rows - row < BAND ? n_rows - row : BAND;
+        const uint64_t n = min_u64(n_rows - row, BAND);
         for (uint64_t r = 0; r < n; r++) {
             uint64_t rest = row + r, at = 0;
             for (unsigned i = form->n_axes - 1; i-- > 0; rest /= form->n[i])
