@@ -61,7 +61,7 @@ static int check_source(struct run *run, struct error *err)
     uint64_t n_checked;
 
     if (blobs_check(directory->source, &n_checked, &run->report, err) < 0 ||
-        loading_check_index("the source", directory, &run->report, err) < 0)
+        loading_check_index("the source", directory, false, &run->report, err) < 0)
         return -1;
     if (!run->options->json)
         printf("source: %" PRIu64
@@ -79,7 +79,10 @@ static int check_files(struct run *run, struct error *err)
         return -1;
     if (!input->other_directory)
         return 0;
-    return loading_check_index(run->options->other, input->other_directory, &run->report, err);
+    if (loading_check_index(run->options->other, input->other_directory, true, &run->report, err) < 0)
+        return -1;
+    return loading_check_config(input->source_directory, run->options->other, input->other_directory,
+                                &run->report, err);
 }
 
 /* ---- levels 1 and 2 ---- */

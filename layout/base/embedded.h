@@ -11,6 +11,8 @@ extern const char embedded_architectures[];
 extern const size_t embedded_architectures_length;
 extern const char embedded_samples[];
 extern const size_t embedded_samples_length;
+extern const char embedded_config_keys[];
+extern const size_t embedded_config_keys_length;
 extern const char embedded_functions[];
 extern const size_t embedded_functions_length;
 

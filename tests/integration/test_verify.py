@@ -10,6 +10,7 @@ import numpy as np
 import numpy_moe
 import pytest
 import raw
+from headers import read_header
 from numpy_moe import LAYOUTS, build, numbers
 
 INNER, HIDDEN = 6, 6  # I == H: a transposed matrix has the same shape
@@ -44,19 +45,14 @@ def xxhsum(path):
     return re.search(r"\b[0-9a-f]{32}\b", line)[0]
 
 
-def header_of(path):
-    """name -> (offset in the file, length) of each tensor."""
-    data = path.read_bytes()
-    n = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + n])
-    header.pop("__metadata__", None)
-    return {
-        name: (8 + n + t["data_offsets"][0], t["data_offsets"][1] - t["data_offsets"][0]) for name, t in header.items()
-    }
+def place_of(path, name):
+    """The tensor's offset in the file and its length in bytes."""
+    entry = read_header(path).tensors[name]
+    return entry.begin, entry.end - entry.begin
 
 
 def file_with(directory, name):
-    return next(f for f in sorted(directory.glob("*.safetensors")) if name in header_of(f))
+    return next(f for f in sorted(directory.glob("*.safetensors")) if name in read_header(f).tensors)
 
 
 # ---- what is equal ----
@@ -276,9 +272,9 @@ def test_damage_is_named(run_moefs, tmp_path, damage, hidden):
     name, expert, proj = first["tensor"], int(tensor.split(".")[1]), tensor.split(".")[2]
     stored = f"{BLOCK}.experts." + ("down_proj" if proj == "down_proj" else "gate_up_proj")
     source_file, copy_file = file_with(src, name), file_with(copy, stored)
-    source_at, length = header_of(source_file)[name]
+    source_at, length = place_of(source_file, name)
     columns = INNER if proj == "down_proj" else hidden
-    copy_at = header_of(copy_file)[stored][0]
+    copy_at = place_of(copy_file, stored)[0]
     copy_at += expert * (1 if proj == "down_proj" else 2) * length + (length if proj == "up_proj" else 0)
     want = source_file.read_bytes()[source_at : source_at + length]
     got = copy_file.read_bytes()[copy_at : copy_at + length]
@@ -320,7 +316,7 @@ def test_a_flipped_bit_beside_the_experts(run_moefs, tmp_path):
     model = build()
     src, copy = model.write(tmp_path / "src"), model.write(tmp_path / "copy", "merged")
     file = file_with(copy, OTHER)
-    at = header_of(file)[OTHER][0] + 5
+    at = place_of(file, OTHER)[0] + 5
     flip_byte(file, at)
     first = verify(run_moefs, src, copy, "--to", "merged", status=3)["differences"][0]
     assert first["tensor"] == OTHER and (first["row"], first["column"]) == (0, 2)
@@ -381,6 +377,108 @@ def test_a_copy_in_another_layout(run_moefs, tmp_path):
     src, copy = model.write(tmp_path / "src"), model.write(tmp_path / "copy", "stacked")
     kinds = {d["kind"] for d in verify(run_moefs, src, copy, "--to", "merged", status=3)["differences"]}
     assert kinds == {"missing", "unexpected"}
+
+
+# ---- whether a loader finds the weights and builds the same model ----
+
+
+def change(**keys):
+    return lambda config: config.update(keys)
+
+
+def remove(key):
+    return lambda config: config.pop(key)
+
+
+def respell(config):
+    """As transformers 5 writes what transformers 4 wrote."""
+    config["dtype"] = config.pop("torch_dtype")
+    config["num_local_experts"] = config.pop("num_experts")
+    config["rope_parameters"] = {"rope_theta": config.pop("rope_theta"), "rope_type": "default"}
+    config["transformers_version"] = "5.0.0"
+
+
+# what is done to the copy's config.json -> the key that is named
+CHANGED = {
+    "activation": (change(hidden_act="gelu"), "hidden_act"),
+    "top-k": (change(num_experts_per_tok=1), "num_experts_per_tok"),
+    "model_type": (change(model_type="qwen2_moe"), "model_type"),
+    "theta": (change(rope_theta=10000.0), "rope_theta"),
+    "a list": (change(architectures=["MixtralForCausalLM"]), "architectures"),
+    "nested": (change(text_config={"model_type": "x"}), "text_config.model_type"),
+    "gone": (remove("norm_topk_prob"), "norm_topk_prob"),
+    "quantised": (change(quantization_config={"quant_method": "fp8"}), "quantization_config.quant_method"),
+    "both spellings": (change(num_local_experts=8), "num_local_experts"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_another_config(run_moefs, tmp_path, case):
+    model = build()
+    src = model.write(tmp_path / "src")
+    changing, key = CHANGED[case]
+    changing(model.config)
+    copy = model.write(tmp_path / "copy", "merged")
+    said = verify(run_moefs, src, copy, "--to", "merged", status=3)
+    assert ("config", key) in {(d["kind"], d["tensor"]) for d in said["differences"]}
+
+
+@pytest.mark.parametrize("changing", [respell, change(use_cache=False), change(rope_theta=1000000), change(pad=None)])
+def test_the_same_config(run_moefs, tmp_path, changing):
+    model = build()
+    src = model.write(tmp_path / "src")
+    changing(model.config)
+    said = verify(run_moefs, src, model.write(tmp_path / "copy", "merged"))
+    assert said["verdict"] == "equal" and said["notes"] == []
+
+
+def test_an_added_key_is_named(run_moefs, tmp_path):
+    model = build()
+    src = model.write(tmp_path / "src")
+    model.config["attention_bias"] = True
+    copy = model.write(tmp_path / "copy", "merged")
+    [note] = verify(run_moefs, src, copy)["notes"]
+    assert "attention_bias (true)" in note
+    assert "attention_bias (true)" in run_moefs("verify", src, copy).stderr
+
+
+def test_an_added_key_that_changes_what_experts_compute(run_moefs, tmp_path):
+    model = build()
+    del model.config["hidden_act"]
+    src = model.write(tmp_path / "src")
+    model.config["hidden_act"] = "silu"  # what a loader assumes without it
+    verify(run_moefs, src, model.write(tmp_path / "same", "merged"))
+    model.config["hidden_act"] = "gelu"
+    said = verify(run_moefs, src, model.write(tmp_path / "gelu", "merged"), status=3)
+    assert {d["kind"] for d in said["differences"]} == {"function"}
+
+
+def test_an_added_key_that_changes_the_router(run_moefs, tmp_path):
+    model = build()
+    del model.config["num_experts_per_tok"]
+    src = model.write(tmp_path / "src")
+    model.config["num_experts_per_tok"] = 4
+    first = verify(run_moefs, src, model.write(tmp_path / "copy", "merged"), status=3)["differences"][0]
+    assert first["kind"] == "function" and "its router is another one: 4 experts a token" in first["text"]
+
+
+@pytest.mark.parametrize("shards,found", [(0, False), (1, True), (3, True)])
+def test_a_copy_without_an_index(run_moefs, tmp_path, shards, found):
+    model = build()
+    src = model.write(tmp_path / "src")
+    copy = model.write(tmp_path / "copy", "merged", shards=shards)
+    (copy / raw.INDEX).unlink(missing_ok=True)
+    said = verify(run_moefs, src, copy, status=3 if found else 0)
+    assert [(d["kind"], d["tensor"]) for d in said["differences"]] == [("index", raw.INDEX)] * found
+
+
+def test_a_source_without_an_index(run_moefs, tmp_path):
+    src = build().write(tmp_path / "src")
+    (src / raw.INDEX).unlink()
+    verify(run_moefs, src, "--source")
+
+
+# ---- failures ----
 
 
 def test_a_side_that_cannot_be_read(run_moefs, mount, tmp_path):
