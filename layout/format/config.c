@@ -1,3 +1,4 @@
+/* Reading config.json: strictly, and as Python's json and transformers understand it. */
 #include "config.h"
 
 #include "json.h"
@@ -140,6 +141,8 @@ static int parse(const char *path, const char *text, size_t length, struct confi
         const char *at = cJSON_GetErrorPtr();
         return error_set(err, "%s: near byte %zu: malformed JSON", path, at ? (size_t)(at - plain) : 0);
     }
+    config->text = xstrndup(text, length);
+    config->length = length;
     if (read_name(path, config->root, "model_type", &config->model_type, err))
         return -1;
     return read_name(path, config->root, "transformers_weights", &config->transformers_weights, err);
@@ -205,6 +208,7 @@ size_t config_numbers(const struct config *config, const char *paths, uint64_t *
 void config_free(struct config *config)
 {
     cJSON_Delete(config->root);
+    free(config->text);
     free(config->expert_counts);
     *config = (struct config){0};
 }

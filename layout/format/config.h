@@ -17,10 +17,12 @@ struct cJSON;
 
 struct config {
     struct cJSON *root;
+    char *text; /* the file, byte for byte, with a NUL behind it: the tree has lost NaN and the spelling */
+    size_t length;
     const char *model_type;           /* NULL when config.json has none */
     const char *transformers_weights; /* the file it names as the weights, or NULL */
     /* The values of num_experts, num_local_experts, n_routed_experts and moe_num_experts anywhere in the file
-     * (positive integers only), ascending, without doubles. */
+     * (positive integers only), ascending, without duplicates. */
     uint64_t *expert_counts;
     size_t n_expert_counts;
 };
@@ -28,7 +30,7 @@ struct config {
 /* text need not end in NUL; path is for messages. Longer than CONFIG_LENGTH_MAX is refused. */
 int config_parse(const char *path, const char *text, size_t length, struct config *config, struct error *err);
 /* The positive integers at the dotted paths (separated by spaces), e.g. "d_ff" or
- * "text_config.moe_intermediate_size"; of a list all of its members. Without doubles; at most max. Returns
+ * "text_config.moe_intermediate_size"; of a list all of its members. Without duplicates; at most max. Returns
  * their number. config may be NULL. */
 size_t config_numbers(const struct config *config, const char *paths, uint64_t *numbers, size_t max);
 

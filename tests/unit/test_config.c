@@ -78,6 +78,8 @@ static void nan_and_infinity_read_as_null(void **state)
     assert_true(cJSON_IsNull(cJSON_GetArrayItem(cJSON_GetObjectItem(config.root, "c"), 0)));
     assert_int_equal(cJSON_GetArrayItem(cJSON_GetObjectItem(config.root, "c"), 1)->valueint, 1);
     assert_string_equal(cJSON_GetObjectItem(config.root, "d")->valuestring, "Infinity");
+    assert_string_equal(config.text, TEXT); /* as the file has it */
+    assert_int_equal(config.length, strlen(TEXT));
     config_free(&config);
 }
 
@@ -91,6 +93,8 @@ static void the_text_need_not_end_in_nul(void **state)
     (void)state;
     assert_int_equal(config_parse("config.json", TEXT, sizeof TEXT - 1, &config, &err), 0);
     assert_int_equal(config.n_expert_counts, 0);
+    assert_int_equal(config.length, sizeof TEXT - 1);
+    assert_int_equal(strlen(config.text), sizeof TEXT - 1);
     config_free(&config);
 }
 
