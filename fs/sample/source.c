@@ -1,4 +1,5 @@
 #include "source.h"
+#include "layout/base/splitmix.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -25,16 +26,9 @@ struct stream {
     uint64_t key, mask, base;
 };
 
-/* SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): its state is a counter, so any word is had without those
- * before. */
 static inline uint64_t stream_word(const struct stream *stream, uint64_t i)
 {
-    uint64_t x = stream->key + i * UINT64_C(0x9e3779b97f4a7c15);
-
-    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
-    x ^= x >> 31;
-    return htole64((x & stream->mask) + stream->base);
+    return htole64((splitmix_word(stream->key, i) & stream->mask) + stream->base);
 }
 
 static void stream_read(const struct stream *stream, uint64_t offset, unsigned char *buffer, size_t length)

@@ -11,7 +11,6 @@
 
 #define CONFIG_NAME "config.json"
 #define READERS_MAX 16 /* threads that read headers */
-#define PREFIX_SIZE 8  /* bytes before a shard's header: its length */
 
 /* What is needed while reading. */
 struct reading {
@@ -69,22 +68,24 @@ static int read_head(struct head *head)
     const char *name = head->shard->info.path;
     const uint64_t size = source->files[file].size;
     struct error *err = &head->err;
-    uint8_t prefix[PREFIX_SIZE] = {0};
+    uint8_t prefix[SAFETENSORS_PREFIX_SIZE] = {0};
     uint64_t n;
 
     if (load_is_lfs_pointer(source, file))
         return error_set(err, "%s is a git-lfs pointer and not the weights: run `git lfs pull` in %s", name,
                          head->reading->directory->path);
-    if (size >= PREFIX_SIZE && load_range(source, file, 0, prefix, PREFIX_SIZE, err) < 0)
+    if (size >= SAFETENSORS_PREFIX_SIZE &&
+        load_range(source, file, 0, prefix, SAFETENSORS_PREFIX_SIZE, err) < 0)
         return -1;
     if (safetensors_header_length(name, prefix, size, &n, err) < 0)
         return -1;
     /* With the prefix before it, because the source holds both. */
-    cleanup_free char *text = xmalloc(PREFIX_SIZE + n);
-    if (load_range(source, file, 0, text, PREFIX_SIZE + n, err) < 0 ||
-        safetensors_parse(name, text + PREFIX_SIZE, n, size, &head->arena, &head->header, err) < 0)
+    cleanup_free char *text = xmalloc(SAFETENSORS_PREFIX_SIZE + n);
+    if (load_range(source, file, 0, text, SAFETENSORS_PREFIX_SIZE + n, err) < 0 ||
+        safetensors_parse(name, text + SAFETENSORS_PREFIX_SIZE, n, size, &head->arena, &head->header, err) <
+            0)
         return -1;
-    const int e = source_hold_head(source, file, text, PREFIX_SIZE + n);
+    const int e = source_hold_head(source, file, text, SAFETENSORS_PREFIX_SIZE + n);
     return e ? error_set(err, "%s cannot be held: %s", name, strerror(e)) : 0;
 }
 

@@ -7,7 +7,6 @@
 
 #include <string.h>
 
-#define INDEX_SIZE_MAX (UINT64_C(1) << 30)
 #define SINGLE_FILE "model.safetensors"
 
 struct choice {
@@ -55,7 +54,7 @@ static int read_index(const struct choice *choice, const struct listed *file)
     struct weights *weights = choice->weights;
     size_t length;
 
-    weights->index_text = load_file(choice->source, file->file, INDEX_SIZE_MAX, &length, choice->err);
+    weights->index_text = load_file(choice->source, file->file, INDEX_LENGTH_MAX, &length, choice->err);
     if (!weights->index_text || index_parse(file->info.path, weights->index_text, length, &weights->arena,
                                             &weights->index, choice->err) < 0)
         return -1;
@@ -264,7 +263,7 @@ static bool index_stays_true(const struct listing *listing, struct source *sourc
     struct error err = {0};
     size_t length;
 
-    cleanup_free char *text = load_file(source, file->file, INDEX_SIZE_MAX, &length, &err);
+    cleanup_free char *text = load_file(source, file->file, INDEX_LENGTH_MAX, &length, &err);
     bool is_true = text && index_parse(file->info.path, text, length, &arena, &index, &err) == 0;
     for (size_t i = 0; is_true && i < index.n_files; i++) {
         const struct listed *named = find_file(listing, index.files[i]);

@@ -2,38 +2,29 @@
 #include "forward_block.h"
 
 #include "moe_matrix.h"
+#include "layout/base/splitmix.h"
 
 #include <math.h>
 #include <string.h>
 
 #define TOKENS_DEFAULT 16
 
-/* SplitMix64: the same numbers everywhere. */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
-}
-
 /* Multiples of 1/64 between -2 and 2: exact in BF16 and F16 too. */
 static void fill_hidden_states(struct forward_block *block, uint64_t *state)
 {
     for (uint64_t i = 0; i < block->tokens * block->hidden; i++)
-        block->x[i] = (float)((int)(next_random(state) % 255) - 127) / 64;
+        block->x[i] = (float)((int)(splitmix_next(state) % 255) - 127) / 64;
 }
 
 /* So that every expert is visited: token t is given top_k experts in a row, the next token the next ones. The
  * weights are exact in BF16. */
 static void override_routing(struct forward_block *block, uint64_t *state)
 {
-    const uint64_t first = next_random(state) % block->n_experts;
+    const uint64_t first = splitmix_next(state) % block->n_experts;
 
     for (uint64_t s = 0; s < block->tokens * block->top_k; s++) {
         block->experts[s] = (uint32_t)((first + s) % block->n_experts);
-        block->weights[s] = (float)(1 + next_random(state) % 128) / 128;
+        block->weights[s] = (float)(1 + splitmix_next(state) % 128) / 128;
     }
 }
 

@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define INDEX_LENGTH_MAX (UINT64_C(1) << 30) /* bytes of an index that is read; 200,000 tensors take 20 MB */
+
 struct index_entry {
     const char *tensor;
     uint32_t file; /* in index.files */

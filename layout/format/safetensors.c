@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define PREFIX_SIZE 8
 /* The reference counts the outermost object too, and stops before serde_json's 128. */
 #define DEPTH_MAX 127
 
@@ -36,10 +35,10 @@ bool safetensors_tensor_bytes(const struct tensor_info *info, uint64_t *bytes)
     return true;
 }
 
-int safetensors_header_length(const char *file_name, const uint8_t prefix[8], uint64_t file_size, uint64_t *n,
-                              struct error *err)
+int safetensors_header_length(const char *file_name, const uint8_t prefix[SAFETENSORS_PREFIX_SIZE],
+                              uint64_t file_size, uint64_t *n, struct error *err)
 {
-    if (file_size < PREFIX_SIZE)
+    if (file_size < SAFETENSORS_PREFIX_SIZE)
         return error_set(err,
                          "%s: the file has %" PRIu64 " bytes, too few for a safetensors header of at least 8",
                          file_name, file_size);
@@ -47,14 +46,14 @@ int safetensors_header_length(const char *file_name, const uint8_t prefix[8], ui
         return error_set(err, "%s: the file's size of %" PRIu64 " bytes is more than a file offset can hold",
                          file_name, file_size);
     *n = 0;
-    for (int i = PREFIX_SIZE - 1; i >= 0; i--)
+    for (int i = SAFETENSORS_PREFIX_SIZE - 1; i >= 0; i--)
         *n = *n << 8 | prefix[i];
     if (*n > SAFETENSORS_HEADER_MAX)
         return error_set(err,
                          "%s: the first 8 bytes announce a header of %" PRIu64 " bytes, but at most %" PRIu64
                          " are allowed",
                          file_name, *n, SAFETENSORS_HEADER_MAX);
-    if (*n > file_size - PREFIX_SIZE)
+    if (*n > file_size - SAFETENSORS_PREFIX_SIZE)
         return error_set(err,
                          "%s: the first 8 bytes announce a header of %" PRIu64
                          " bytes, but the file has only %" PRIu64 " bytes",
@@ -123,7 +122,7 @@ static int compare_names(const void *a, const void *b)
 
 /* The first of `names` that occurs twice, or NULL. Sorts them; names that are sorted already, as the
  * reference writes them, cost one pass. */
-static const char *find_double(const char **names, size_t n)
+static const char *find_duplicate(const char **names, size_t n)
 {
     size_t ascending = 1;
 
@@ -140,7 +139,7 @@ static const char *find_double(const char **names, size_t n)
 
 static int check_metadata_keys(struct parser *parser, const char **keys, size_t n)
 {
-    const char *twice = find_double(keys, n);
+    const char *twice = find_duplicate(keys, n);
 
     if (twice)
         return error_set(parser->err, "%s: __metadata__ has the key '%s' twice", parser->file, twice);
@@ -375,7 +374,7 @@ static int check_names(struct parser *parser)
 
     for (size_t i = 0; i < parser->n_tensors; i++)
         names[i] = parser->tensors[i].info.name;
-    const char *twice = find_double(names, parser->n_tensors);
+    const char *twice = find_duplicate(names, parser->n_tensors);
     return twice ? fail_tensor(parser, twice, "the name is given twice in the header") : 0;
 }
 
@@ -495,7 +494,7 @@ int safetensors_parse(const char *file_name, const char *json, uint64_t n, uint6
     struct parser parser = {.file = file_name, .arena = arena, .err = err};
 
     json_reader_init(&parser.reader, json, n);
-    *header = (struct safetensors_header){.data_offset = PREFIX_SIZE + n};
+    *header = (struct safetensors_header){.data_offset = SAFETENSORS_PREFIX_SIZE + n};
     int failed = parse(&parser, file_size, header);
     free(parser.tensors);
     return failed;

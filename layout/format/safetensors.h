@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define SAFETENSORS_PREFIX_SIZE 8                  /* bytes before the header: its length */
 #define SAFETENSORS_HEADER_MAX UINT64_C(100000000) /* bytes; the reference's MAX_HEADER_SIZE */
 #define SAFETENSORS_NDIM_MAX 64                    /* torch's own limit */
 
@@ -42,8 +43,8 @@ bool safetensors_tensor_bytes(const struct tensor_info *info, uint64_t *bytes);
 
 /* Checks the first 8 bytes of a file against its size, and gives the header's length n in bytes.
  * file_name is for messages only. file_size >= 8 is checked here too (prefix is not read otherwise). */
-int safetensors_header_length(const char *file_name, const uint8_t prefix[8], uint64_t file_size, uint64_t *n,
-                              struct error *err);
+int safetensors_header_length(const char *file_name, const uint8_t prefix[SAFETENSORS_PREFIX_SIZE],
+                              uint64_t file_size, uint64_t *n, struct error *err);
 
 /* Parses the n bytes of JSON behind the first 8, and checks every rule of the format. The tensors' names and
  * shapes and the array itself are taken from the arena. */

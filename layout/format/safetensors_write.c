@@ -8,8 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define PREFIX_SIZE 8
-
 int safetensors_writer_compare(const struct tensor_info *a, const struct tensor_info *b)
 {
     if (a->dtype != b->dtype)
@@ -35,7 +33,7 @@ static int write_all(struct memory_stream *stream, const char *file_name,
     FILE *out = stream->out;
     uint64_t begin = 0, bytes, end;
 
-    fwrite((const char[PREFIX_SIZE]){0}, 1, PREFIX_SIZE, out);
+    fwrite((const char[SAFETENSORS_PREFIX_SIZE]){0}, 1, SAFETENSORS_PREFIX_SIZE, out);
     fputs("{\"__metadata__\":{\"format\":\"pt\"}", out);
     for (size_t i = 0; i < n_tensors; i++) {
         if (!safetensors_tensor_bytes(tensors[i], &bytes) || !checked_add(begin, bytes, &end))
@@ -59,7 +57,7 @@ char *safetensors_write_header(const char *file_name, const struct tensor_info *
     memory_stream_open(&stream);
     int failed = write_all(&stream, file_name, tensors, n_tensors, err);
     char *header = memory_stream_close(&stream, &size);
-    uint64_t n = size - PREFIX_SIZE;
+    uint64_t n = size - SAFETENSORS_PREFIX_SIZE;
     if (!failed && n > SAFETENSORS_HEADER_MAX)
         failed =
             error_set(err, "%s: its header would have %" PRIu64 " bytes, but at most %" PRIu64 " are allowed",
@@ -68,7 +66,7 @@ char *safetensors_write_header(const char *file_name, const struct tensor_info *
         free(header);
         return NULL;
     }
-    for (int i = 0; i < PREFIX_SIZE; i++)
+    for (int i = 0; i < SAFETENSORS_PREFIX_SIZE; i++)
         header[i] = (char)(n >> (8 * i) & 0xff);
     *length = size;
     return header;

@@ -8,13 +8,13 @@ static int read_file(const char *file, uint64_t size, struct arena *arena, struc
                      struct error *err)
 {
     uint64_t n;
-    uint8_t prefix[8] = {0};
+    uint8_t prefix[SAFETENSORS_PREFIX_SIZE] = {0};
 
     for (uint64_t i = 0; i < sizeof prefix && i < size; i++)
         prefix[i] = (uint8_t)file[i];
     if (safetensors_header_length("case", prefix, size, &n, err))
         return -1;
-    return safetensors_parse("case", file + 8, n, size, arena, header, err);
+    return safetensors_parse("case", file + sizeof prefix, n, size, arena, header, err);
 }
 
 /* An error quotes what the file holds, which may be no text at all: as the numbers of its bytes. */
