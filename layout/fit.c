@@ -27,6 +27,7 @@ struct fitting {
     const char *block;
     struct arena *arena; /* for names in messages */
     struct error *err;
+    bool stems; /* messages name stems, not weights */
 };
 
 static const struct tensor_info *hit_info(const struct fitting *f, const struct hit *hit)
@@ -73,7 +74,8 @@ static const char *missing_name(const struct fitting *f, unsigned form, uint8_t 
 
     if (hole >= 0)
         sizes[name->holes[hole].axis] = count;
-    return template_name(name, f->block, word, sizes, value, f->arena);
+    const char *missing = template_name(name, f->block, word, sizes, value, f->arena);
+    return f->stems ? arena_strndup(f->arena, missing, template_stem_length(missing)) : missing;
 }
 
 /* Whether the checkpoint has anything of the part. */
@@ -289,19 +291,6 @@ static bool take_parts(const struct fitting *f, const struct fit *from, part_tes
     return any;
 }
 
-static bool all_named(const struct fitting *f, const struct fit *fit)
-{
-    struct error reason = {0};
-    struct fitting quiet = *f;
-    bool named = true;
-
-    quiet.err = &reason;
-    for (unsigned w = 0; w < fit->n_words && named; w++)
-        named = check_complete(&quiet, fit, w) == 0;
-    error_free(&reason);
-    return named;
-}
-
 /* First the weights; then each kind of companion, which counts only where it is complete and fits the sizes
  * too: otherwise its tensors are companions that the layout does not describe. */
 static int fit_parts(const struct fitting *f, const struct fit *all, struct fit *fit)
@@ -309,7 +298,6 @@ static int fit_parts(const struct fitting *f, const struct fit *all, struct fit 
     *fit = (struct fit){.n_words = all->n_words};
     if (!take_parts(f, all, layouts_is_main, fit) && !take_parts(f, all, layouts_is_packed, fit))
         return error_set(f->err, "there are companions of weights, but no weights");
-    fit->named = all_named(f, fit);
     if (fit_words(f, fit) < 0)
         return -1;
     for (uint8_t p = 0; p < f->input->layouts->n_parts; p++) {
@@ -325,20 +313,69 @@ static int fit_parts(const struct fitting *f, const struct fit *all, struct fit 
     return 0;
 }
 
+/* Sorts the hits by form and integer, composites taken apart. */
+static int sort_hits(const struct fitting *f, struct hit *hits, size_t n)
+{
+    if (split_composites(f, hits, n) < 0)
+        return -1;
+    qsort(hits, n, sizeof *hits, hit_compare);
+    return 0;
+}
+
+static struct fit count_hits(const struct fitting *f, const struct hit *hits, size_t n)
+{
+    struct fit fit = {.n_words = f->rule->enumeration.n > 0 ? f->rule->enumeration.n : 1};
+
+    for (size_t i = 0; i < n; i++) {
+        struct fit_word *w = &fit.words[hits[i].word];
+        if (w->n_of_form[hits[i].form]++ == 0)
+            w->of_form[hits[i].form] = &hits[i];
+    }
+    return fit;
+}
+
 int fit_layout(const struct recognise_input *input, const struct block_rule *rule,
                const struct bound_layout *bound, const char *block, struct hit *hits, size_t n,
                struct arena *arena, struct fit *fit, struct error *err)
 {
-    const struct fitting f = {input, rule, bound, block, arena, err};
-    struct fit all = {.n_words = rule->enumeration.n > 0 ? rule->enumeration.n : 1};
+    const struct fitting f = {
+        .input = input, .rule = rule, .bound = bound, .block = block, .arena = arena, .err = err};
 
-    if (split_composites(&f, hits, n) < 0)
+    if (sort_hits(&f, hits, n) < 0)
         return -1;
-    qsort(hits, n, sizeof *hits, hit_compare);
-    for (size_t i = 0; i < n; i++) {
-        struct fit_word *w = &all.words[hits[i].word];
-        if (w->n_of_form[hits[i].form]++ == 0)
-            w->of_form[hits[i].form] = &hits[i];
-    }
+    const struct fit all = count_hits(&f, hits, n);
     return fit_parts(&f, &all, fit);
+}
+
+int fit_stems(const struct recognise_input *input, const struct block_rule *rule,
+              const struct bound_layout *bound, const char *block, struct hit *hits, size_t n,
+              struct arena *arena, uint64_t *n_experts, struct error *err)
+{
+    const struct fitting f = {.input = input,
+                              .rule = rule,
+                              .bound = bound,
+                              .block = block,
+                              .arena = arena,
+                              .err = err,
+                              .stems = true};
+    uint8_t expert = axis_find(&input->layouts->words, "expert");
+    size_t kept = 0;
+
+    *n_experts = 0;
+    if (sort_hits(&f, hits, n) < 0)
+        return -1;
+    for (size_t i = 0; i < n; i++)
+        if (kept == 0 || hit_compare(&hits[kept - 1], &hits[i]) != 0)
+            hits[kept++] = hits[i];
+    const struct fit fit = count_hits(&f, hits, kept);
+    for (unsigned w = 0; w < fit.n_words; w++) {
+        if (check_complete(&f, &fit, w) < 0)
+            return -1;
+        for (unsigned k = 0; k < bound->n_forms; k++) {
+            int hole = template_integer_hole(&bound->forms[k].name);
+            if (hole >= 0 && bound->forms[k].name.holes[hole].axis == expert && fit.words[w].n_of_form[k] > 0)
+                *n_experts = fit.words[w].n_of_form[k];
+        }
+    }
+    return 0;
 }

@@ -26,16 +26,22 @@ struct fit_word {
 
 struct fit {
     uint8_t n_words;
-    bool named; /* all names of a complete group are there, whatever their shapes */
     struct fit_word words[ENUMERATION_WORDS_MAX];
 };
 
 /* hits: all of one block and one layout, sorted. Composite integers are taken apart in place and the hits
  * sorted again. Complete is a group whose weights are there with all projections, every integer once, all
  * experts of one shape, and the sizes agree over all tensors, and with config.json where the rule asks it. -1
- * with the reason; fit->named is set then too. */
+ * with the reason. */
 int fit_layout(const struct recognise_input *input, const struct block_rule *rule,
                const struct bound_layout *bound, const char *block, struct hit *hits, size_t n,
                struct arena *arena, struct fit *fit, struct error *err);
+
+/* hits: of tensors of one block that share the stem of one layout's weights, all of forms of weights, several
+ * of one weight perhaps; they are sorted. 0 when there is one for every weight: *n_experts is the number of
+ * experts in their names (0 where names do not tell). -1 with the first stem that is missing. */
+int fit_stems(const struct recognise_input *input, const struct block_rule *rule,
+              const struct bound_layout *bound, const char *block, struct hit *hits, size_t n,
+              struct arena *arena, uint64_t *n_experts, struct error *err);
 
 #endif

@@ -141,6 +141,11 @@ unsigned bound_find_form(const struct bound_layout *bound, uint8_t part, enum pr
     return FORMS_MAX;
 }
 
+bool layouts_is_scale(const struct layouts *layouts, uint8_t part)
+{
+    return strstr(layouts->parts[part], "scale") != NULL;
+}
+
 bool bound_has_part(const struct bound_layout *bound, uint8_t part)
 {
     for (unsigned f = 0; f < bound->n_forms; f++)

@@ -152,6 +152,9 @@ bool layouts_is_packed(const struct layouts *layouts, uint8_t part);
  * layout has none. */
 unsigned bound_find_form(const struct bound_layout *bound, uint8_t part, enum proj proj, uint8_t *position);
 
+/* Whether a part holds scales, by which codes become weights: its name says so ("scale_inv", "scales"). */
+bool layouts_is_scale(const struct layouts *layouts, uint8_t part);
+
 /* Whether the layout describes the part at all. */
 bool bound_has_part(const struct bound_layout *bound, uint8_t part);
 

@@ -2,6 +2,7 @@
 #include "layout/base/array.h"
 #include "placement.h"
 #include "planning.h"
+#include "refusals.h"
 #include "rename.h"
 
 #include <assert.h>
@@ -163,9 +164,22 @@ static int pass_through_all(struct planning *p)
     return result;
 }
 
+/* A reason that compile_group() gave: it begins with the group's title. */
+static void refuse_compiled(struct planning *p, struct refusals *refusals, const struct group *group,
+                            const char *reason)
+{
+    const char *title = group_title(group, &p->recognition->arena);
+    size_t length = strlen(title);
+
+    if (strncmp(reason, title, length) == 0 && strncmp(reason + length, ": ", 2) == 0)
+        reason += length + 2;
+    refusals_add(refusals, group->block, title, "%s", reason);
+}
+
 static int compile_all(struct planning *p)
 {
     const struct recognition *r = p->recognition;
+    struct refusals refusals = {0};
 
     if (pass_through_all(p) < 0)
         return -1;
@@ -173,10 +187,10 @@ static int compile_all(struct planning *p)
         struct error cause = {0};
         if (p->targets[g].bound && compile_group(p->layouts, p->checkpoint, &r->groups[g], g, &p->targets[g],
                                                  &p->output, &cause) < 0)
-            error_add(p->err, "%s", cause.text);
+            refuse_compiled(p, &refusals, &r->groups[g], cause.text);
         error_free(&cause);
     }
-    return p->err->text ? -1 : 0;
+    return refusals_report(&refusals, p->err);
 }
 
 static bool same_info(const struct tensor_info *a, const struct tensor_info *b)

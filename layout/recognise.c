@@ -1,36 +1,8 @@
-#include "recognise.h"
+#include "recognising.h"
 #include "layout/base/array.h"
-#include "fit.h"
-#include "layout/base/hash.h"
 
 #include <stdio.h>
 #include <string.h>
-
-struct block_entry {
-    const char *name; /* in the arena */
-    uint32_t number;
-    UT_hash_handle hh;
-};
-
-/* The groups of one block. */
-struct block_groups {
-    uint32_t first, n;
-};
-
-struct work {
-    const struct recognise_input *input;
-    struct recognition *result;
-    struct block_entry *by_name;
-    UT_array *block_names; /* const char * */
-    UT_array *hits;        /* struct hit */
-    UT_array *groups;      /* struct group */
-    UT_array *unfit;       /* struct unfit_block */
-    /* For each block that has hits (the first n_hit_blocks). */
-    struct block_groups *groups_of_block;
-    uint32_t n_hit_blocks;
-    /* The layouts that are tried for blocks of a rule: its own, the generic ones, and what --from says. */
-    bool candidates[BLOCK_RULES_MAX][LAYOUTS_MAX];
-};
 
 static const UT_icd hit_icd = {sizeof(struct hit), NULL, NULL, NULL};
 static const UT_icd group_icd = {sizeof(struct group), NULL, NULL, NULL};
@@ -47,34 +19,37 @@ struct layout_list recognise_meaning(const struct layouts *layouts, const struct
     return (struct layout_list){.list = {layout}, .n = layout != NULL};
 }
 
-static uint32_t intern_block(struct work *work, const char *name, size_t length)
+struct block_entry *recognising_find_block(const struct recognising *work, const char *name, size_t length)
 {
     struct block_entry *entry;
 
     HASH_FIND(hh, work->by_name, name, length, entry);
+    return entry;
+}
+
+struct block_entry *recognising_block(struct recognising *work, const char *name, size_t length)
+{
+    struct block_entry *entry = recognising_find_block(work, name, length);
+
     if (!entry) {
         entry = arena_alloc(&work->result->arena, sizeof *entry);
-        entry->name = arena_strndup(&work->result->arena, name, length);
-        entry->number = utarray_len(work->block_names);
+        *entry = (struct block_entry){.name = arena_strndup(&work->result->arena, name, length),
+                                      .number = utarray_len(work->blocks),
+                                      .unfit = NO_UNFIT};
         HASH_ADD_KEYPTR(hh, work->by_name, entry->name, length, entry);
-        utarray_push_back(work->block_names, &entry->name);
+        utarray_push_back(work->blocks, &entry);
     }
-    return entry->number;
+    return entry;
 }
 
-static const char *block_name(const struct work *work, uint32_t block)
-{
-    return *(const char **)array_at(work->block_names, block);
-}
-
-static const char *info_name(const struct work *work, uint32_t tensor)
+static const char *info_name(const struct recognising *work, uint32_t tensor)
 {
     return work->input->tensors[tensor]->name;
 }
 
 /* ---- which names could be experts' ---- */
 
-static void find_candidates(struct work *work)
+static void find_candidates(struct recognising *work)
 {
     const struct layouts *layouts = work->input->layouts;
 
@@ -89,24 +64,18 @@ static void find_candidates(struct work *work)
     }
 }
 
-/* A name and one form of one layout of one rule that it matches. */
-struct found {
-    const struct block_rule *rule;
-    const struct bound_layout *bound;
-    uint8_t layout, form;
-    struct name_match match;
-};
+/* Whether the rule is the one for the block that the name begins with. */
+static bool owns_block(const struct architecture *architecture, const struct block_rule *rule,
+                       const char *name, size_t length)
+{
+    if (architecture->n_rules == 1 && !rule->blocks)
+        return true;
+    cleanup_free char *block = xstrndup(name, length);
+    return architecture_rule(architecture, block) == rule;
+}
 
-typedef bool template_matcher(const struct name_template *t, const char *name, size_t length,
-                              struct name_match *match);
-
-/* The next match of the name from (*rule, found->layout, found->form) on, or false. */
-struct cursor {
-    unsigned rule, layout, form;
-};
-
-static bool next_match(const struct work *work, const char *name, size_t length, template_matcher *matches,
-                       struct cursor *at, struct found *found)
+bool recognising_next_form(const struct recognising *work, const char *name, size_t length,
+                           template_matcher *matches, struct form_cursor *at, struct found_form *found)
 {
     const struct layouts *layouts = work->input->layouts;
     const struct architecture *architecture = work->input->architecture;
@@ -119,7 +88,8 @@ static bool next_match(const struct work *work, const char *name, size_t length,
                 continue;
             while (at->form < bound->n_forms) {
                 unsigned f = at->form++;
-                if (!matches(&bound->forms[f].name, name, length, &found->match))
+                if (!matches(&bound->forms[f].name, name, length, &found->match) ||
+                    !owns_block(architecture, rule, name, found->match.block_length))
                     continue;
                 found->rule = rule;
                 found->bound = bound;
@@ -132,25 +102,29 @@ static bool next_match(const struct work *work, const char *name, size_t length,
     return false;
 }
 
-static void find_hits(struct work *work, const char *name, uint32_t tensor)
+struct hit recognising_hit(const struct found_form *found, uint32_t block, uint32_t tensor)
+{
+    const struct name_template *name = &found->bound->forms[found->form].name;
+    int integer = template_integer_hole(name), word = template_word_hole(name);
+    bool is_word = word >= 0 && name->holes[word].kind == HOLE_WORD;
+
+    return (struct hit){.block = block,
+                        .tensor = tensor,
+                        .value = integer >= 0 ? found->match.values[integer] : 0,
+                        .layout = found->layout,
+                        .form = found->form,
+                        .word = is_word ? (uint8_t)found->match.values[word] : 0};
+}
+
+static void find_hits(struct recognising *work, const char *name, uint32_t tensor)
 {
     size_t length = strlen(name);
-    struct cursor at = {0};
-    struct found found;
+    struct form_cursor at = {0};
+    struct found_form found;
 
-    while (next_match(work, name, length, template_match, &at, &found)) {
-        uint32_t block = intern_block(work, name, found.match.block_length);
-        if (architecture_rule(work->input->architecture, block_name(work, block)) != found.rule)
-            continue;
-        const struct name_template *template = &found.bound->forms[found.form].name;
-        int integer = template_integer_hole(template), word = template_word_hole(template);
-        bool is_word = word >= 0 && template->holes[word].kind == HOLE_WORD;
-        struct hit hit = {.block = block,
-                          .tensor = tensor,
-                          .value = integer >= 0 ? found.match.values[integer] : 0,
-                          .layout = found.layout,
-                          .form = found.form,
-                          .word = is_word ? (uint8_t)found.match.values[word] : 0};
+    while (recognising_next_form(work, name, length, template_match, &at, &found)) {
+        uint32_t block = recognising_block(work, name, found.match.block_length)->number;
+        struct hit hit = recognising_hit(&found, block, tensor);
         utarray_push_back(work->hits, &hit);
     }
 }
@@ -174,14 +148,14 @@ const char *group_title(const struct group *group, struct arena *arena)
     return arena_strdup(arena, title);
 }
 
-static void add_group(struct work *work, uint32_t block, const struct candidate *candidate,
-                      const struct block_rule *rule, uint8_t word)
+static void add_group(struct recognising *work, const struct block_entry *block,
+                      const struct candidate *candidate, const struct block_rule *rule, uint8_t word)
 {
     const struct bound_layout *bound = candidate->bound;
     const struct fit_word *fit = &candidate->fit.words[word];
     bool unknown = work->input->architecture == &work->input->layouts->unknown;
     uint8_t expert = axis_find(&work->input->layouts->words, "expert");
-    struct group group = {.block = block_name(work, block),
+    struct group group = {.block = block->name,
                           .word = word,
                           .bound = bound,
                           .rule = rule,
@@ -204,11 +178,15 @@ static void add_group(struct work *work, uint32_t block, const struct candidate 
     utarray_push_back(work->groups, &group);
 }
 
-static void add_unfit(struct work *work, const char *block, char *reason)
+struct unfit_block *recognising_add_unfit(struct recognising *work, struct block_entry *block, char *reason)
 {
-    struct unfit_block unfit = {.block = block, .reason = reason, .companion = NO_TENSOR};
+    struct unfit_block unfit = {
+        .block = block->name, .reason = reason, .codes = NO_TENSOR, .companion = NO_TENSOR};
 
+    if (block->unfit == NO_UNFIT)
+        block->unfit = utarray_len(work->unfit);
     utarray_push_back(work->unfit, &unfit);
+    return (struct unfit_block *)utarray_back(work->unfit);
 }
 
 /* Why none fits: the reasons of all candidates in one line. */
@@ -226,8 +204,48 @@ static char *all_reasons(const struct candidate *candidates, unsigned n)
     return text;
 }
 
+/* A tensor of weights that the first candidate has and the second has not, or NO_TENSOR. */
+static uint32_t find_own_weight(const struct recognising *work, const struct candidate *c,
+                                const struct candidate *other)
+{
+    uint32_t own = NO_TENSOR;
+
+    for (unsigned w = 0; w < c->fit.n_words; w++)
+        for (unsigned f = 0; f < c->bound->n_forms; f++) {
+            if (!layouts_is_main(work->input->layouts, c->bound->forms[f].part) ||
+                c->fit.words[w].n_of_form[f] == 0)
+                continue;
+            bool shared = false;
+            own = c->fit.words[w].of_form[f][0].tensor;
+            for (unsigned g = 0; g < other->bound->n_forms; g++)
+                for (unsigned v = 0; v < other->fit.n_words; v++)
+                    shared |= other->fit.words[v].n_of_form[g] > 0 &&
+                              other->fit.words[v].of_form[g][0].tensor == own;
+            if (!shared)
+                return own;
+        }
+    return NO_TENSOR;
+}
+
+/* Why not one of two that fit: they read the same tensors, or the block holds experts twice. */
+static char *describe_doubt(const struct recognising *work, const struct candidate *best,
+                            const struct candidate *second)
+{
+    const char *a = best->bound->layout->name, *b = second->bound->layout->name;
+    uint32_t of_best = find_own_weight(work, best, second), of_second = find_own_weight(work, second, best);
+
+    if (of_best == NO_TENSOR || of_second == NO_TENSOR)
+        return xasprintf("both %s and %s fit, and nothing here tells which it is: say --from %s or --from %s",
+                         a, b, a, b);
+    return xasprintf(
+        "two sets of experts in one block: %s (%s) and %s (%s). Leave one of them out: --exclude "
+        "takes files",
+        a, info_name(work, of_best), b, info_name(work, of_second));
+}
+
 /* The candidate to take, or NULL with *reason set (malloc'd). */
-static const struct candidate *choose(const struct candidate *candidates, unsigned n, char **reason)
+static const struct candidate *choose(const struct recognising *work, const struct candidate *candidates,
+                                      unsigned n, char **reason)
 {
     const struct candidate *best = NULL, *second = NULL;
 
@@ -245,16 +263,13 @@ static const struct candidate *choose(const struct candidate *candidates, unsign
     if (!best)
         *reason = all_reasons(candidates, n);
     else if (second)
-        *reason =
-            xasprintf("both %s and %s fit, and nothing here tells which it is: say --from %s or --from %s",
-                      best->bound->layout->name, second->bound->layout->name, best->bound->layout->name,
-                      second->bound->layout->name);
+        *reason = describe_doubt(work, best, second);
     return second ? NULL : best;
 }
 
-/* Weights of the block that its groups do not contain: a second set of experts, whole or in part. */
-static const struct hit *find_stranger(const struct work *work, const struct block_rule *rule,
-                                       const struct hit *hits, size_t n)
+/* A weight of the block that its groups do not contain: of a second set of experts, whole or in part. */
+static const struct hit *find_unclaimed(const struct recognising *work, const struct block_rule *rule,
+                                        const struct hit *hits, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         const struct form *form = &rule->bound[hits[i].layout].forms[hits[i].form];
@@ -265,7 +280,7 @@ static const struct hit *find_stranger(const struct work *work, const struct blo
     return NULL;
 }
 
-static void try_candidate(struct work *work, const struct block_rule *rule, const char *block,
+static void try_candidate(struct recognising *work, const struct block_rule *rule, const char *block,
                           struct hit *hits, size_t n, struct candidate *c)
 {
     const struct recognise_input *input = work->input;
@@ -279,11 +294,28 @@ static void try_candidate(struct work *work, const struct block_rule *rule, cons
         fit_layout(input, rule, c->bound, block, hits, n, &work->result->arena, &c->fit, &c->reason) == 0;
 }
 
-static void decide_block(struct work *work, struct hit *hits, size_t n)
+/* The layout that was chosen: its groups, and a second set of experts beside them. */
+static void take_candidate(struct recognising *work, const struct candidate *best, struct hit *hits, size_t n)
 {
-    uint32_t block = hits[0].block;
-    const char *name = block_name(work, block);
-    const struct block_rule *rule = architecture_rule(work->input->architecture, name);
+    struct block_entry *block = *(struct block_entry **)array_at(work->blocks, hits[0].block);
+    const struct block_rule *rule = architecture_rule(work->input->architecture, block->name);
+
+    block->first_group = utarray_len(work->groups);
+    block->n_groups = best->fit.n_words;
+    for (uint8_t w = 0; w < best->fit.n_words; w++)
+        add_group(work, block, best, rule, w);
+    const struct hit *unclaimed = find_unclaimed(work, rule, hits, n);
+    if (unclaimed)
+        recognising_add_unfit(
+            work, block,
+            xasprintf("it is a complete %s group, but %s is there too: two sets of experts in one block",
+                      best->bound->layout->name, info_name(work, unclaimed->tensor)));
+}
+
+static void decide_block(struct recognising *work, struct hit *hits, size_t n)
+{
+    struct block_entry *block = *(struct block_entry **)array_at(work->blocks, hits[0].block);
+    const struct block_rule *rule = architecture_rule(work->input->architecture, block->name);
     struct candidate *candidates = xcalloc(LAYOUTS_MAX, sizeof *candidates);
     unsigned n_candidates = 0;
     char *reason = NULL;
@@ -291,149 +323,16 @@ static void decide_block(struct work *work, struct hit *hits, size_t n)
     for (size_t i = 0, next; i < n; i = next) {
         for (next = i; next < n && hits[next].layout == hits[i].layout; next++)
             ;
-        try_candidate(work, rule, name, hits + i, next - i, &candidates[n_candidates++]);
+        try_candidate(work, rule, block->name, hits + i, next - i, &candidates[n_candidates++]);
     }
-    const struct candidate *best = choose(candidates, n_candidates, &reason);
-    if (best) {
-        work->groups_of_block[block] = (struct block_groups){utarray_len(work->groups), best->fit.n_words};
-        for (uint8_t w = 0; w < best->fit.n_words; w++)
-            add_group(work, block, best, rule, w);
-        const struct hit *stranger = find_stranger(work, rule, hits, n);
-        if (stranger)
-            add_unfit(
-                work, name,
-                xasprintf("it is a complete %s group, but %s is there too: two sets of experts in one block",
-                          best->bound->layout->name, info_name(work, stranger->tensor)));
-    } else {
-        add_unfit(work, name, reason);
-        struct unfit_block *unfit = (struct unfit_block *)utarray_back(work->unfit);
-        for (unsigned i = 0; i < n_candidates; i++)
-            if (candidates[i].fit.named && !candidates[i].fits)
-                unfit->named |= UINT32_C(1) << (candidates[i].bound->layout - work->input->layouts->layouts);
-    }
+    const struct candidate *best = choose(work, candidates, n_candidates, &reason);
+    if (best)
+        take_candidate(work, best, hits, n);
+    else
+        recognising_add_unfit(work, block, reason);
     for (unsigned i = 0; i < n_candidates; i++)
         error_free(&candidates[i].reason);
     free(candidates);
-}
-
-/* ---- tensors near a group that are not its members ---- */
-
-static const struct block_groups *find_groups(const struct work *work, const char *block, size_t length)
-{
-    struct block_entry *entry;
-
-    HASH_FIND(hh, work->by_name, block, length, entry);
-    if (!entry || entry->number >= work->n_hit_blocks || work->groups_of_block[entry->number].n == 0)
-        return NULL;
-    return &work->groups_of_block[entry->number];
-}
-
-/* A companion's name is a member's name without ".weight", then "." or "_" and something. */
-static bool match_companion(struct work *work, const char *name, uint32_t *group)
-{
-    for (size_t length = strlen(name); length-- > 1;) {
-        struct cursor at = {0};
-        struct found found;
-        if (name[length] != '.' && name[length] != '_')
-            continue;
-        while (next_match(work, name, length, template_match_stem, &at, &found)) {
-            const struct block_groups *groups = find_groups(work, name, found.match.block_length);
-            const struct group *first = groups ? array_at(work->groups, groups->first) : NULL;
-            if (!first || first->bound != found.bound)
-                continue;
-            *group = groups->first;
-            return true;
-        }
-    }
-    return false;
-}
-
-/* The same for a block that no layout fits, by the layouts whose names are there. */
-static struct unfit_block *match_unfit(struct work *work, const char *name)
-{
-    for (size_t length = strlen(name); length-- > 1;) {
-        struct cursor at = {0};
-        struct found found;
-        if (name[length] != '.' && name[length] != '_')
-            continue;
-        while (next_match(work, name, length, template_match_stem, &at, &found))
-            for (unsigned i = 0; i < utarray_len(work->unfit); i++) {
-                struct unfit_block *unfit = array_at(work->unfit, i);
-                if ((unfit->named >> found.layout & 1) && strlen(unfit->block) == found.match.block_length &&
-                    memcmp(unfit->block, name, found.match.block_length) == 0)
-                    return unfit;
-            }
-    }
-    return NULL;
-}
-
-/* "....experts.<digits>.": where ".experts." begins, or 0. */
-static size_t find_numbered_expert(const char *name)
-{
-    static const char word[] = ".experts.";
-
-    for (const char *at = strstr(name, word); at; at = strstr(at + 1, word)) {
-        size_t digits = strspn(at + sizeof word - 1, "0123456789");
-        char behind = at[sizeof word - 1 + digits];
-        if (digits > 0 && (behind == '.' || behind == '\0'))
-            return (size_t)(at - name);
-    }
-    return 0;
-}
-
-/* The group that a tensor under "....experts.<digits>." belongs to: of the block whose name goes furthest.
- * False where there is no such tensor or no such block; *length is then where the block would end, or 0. */
-static bool match_numbered(struct work *work, const char *name, uint32_t *group, size_t *length)
-{
-    *length = find_numbered_expert(name);
-    for (size_t end = *length; end > 0; end--) {
-        const struct block_groups *groups = name[end] == '.' ? find_groups(work, name, end) : NULL;
-        if (!groups)
-            continue;
-        *group = groups->first;
-        return true;
-    }
-    return false;
-}
-
-static void find_companions(struct work *work)
-{
-    for (uint32_t t = 0; t < work->input->n_tensors; t++) {
-        const char *name = info_name(work, t);
-        struct block_entry *entry;
-        uint32_t g = NO_GROUP;
-        size_t length;
-
-        if (work->result->group_of[t] != NO_GROUP || !strstr(name, "experts"))
-            continue;
-        if (!match_companion(work, name, &g) && !match_numbered(work, name, &g, &length)) {
-            struct unfit_block *unfit = match_unfit(work, name);
-            if (unfit && unfit->companion == NO_TENSOR)
-                unfit->companion = t;
-            HASH_FIND(hh, work->by_name, name, length, entry);
-            if (length > 0 && !entry)
-                add_unfit(work, block_name(work, intern_block(work, name, length)),
-                          xasprintf("%s looks like an expert's tensor of no known layout", name));
-            continue;
-        }
-        struct group *group = array_at(work->groups, g);
-        work->result->group_of[t] = g;
-        if (group->n_companions++ == 0)
-            group->companion = t;
-    }
-}
-
-/* A name that the index promises and no file has, where it would be part of a group. */
-static void find_absent_members(struct work *work)
-{
-    for (size_t i = 0; i < work->input->n_absent; i++) {
-        const char *name = work->input->absent[i];
-        struct cursor at = {0};
-        struct found found;
-        if (next_match(work, name, strlen(name), template_match, &at, &found))
-            add_unfit(work, arena_strndup(&work->result->arena, name, found.match.block_length),
-                      xasprintf("the index names %s, but no file has it", name));
-    }
 }
 
 static int group_compare(const void *a, const void *b)
@@ -459,7 +358,7 @@ static uint32_t any_member(const struct group *group)
 }
 
 /* Groups in the order of their blocks' names, and group_of along with them. */
-static void sort_result(struct work *work)
+static void sort_result(struct recognising *work)
 {
     struct recognition *result = work->result;
 
@@ -480,12 +379,12 @@ static void sort_result(struct work *work)
 
 void recognise(const struct recognise_input *input, struct recognition *result)
 {
-    struct work work = {.input = input, .result = result};
+    struct recognising work = {.input = input, .result = result};
 
     *result = (struct recognition){0};
     result->group_of = arena_alloc(&result->arena, input->n_tensors * sizeof *result->group_of);
     memset(result->group_of, 0xff, input->n_tensors * sizeof *result->group_of);
-    utarray_new(work.block_names, &ut_ptr_icd);
+    utarray_new(work.blocks, &ut_ptr_icd);
     utarray_new(work.hits, &hit_icd);
     utarray_new(work.groups, &group_icd);
     utarray_new(work.unfit, &unfit_icd);
@@ -493,8 +392,6 @@ void recognise(const struct recognise_input *input, struct recognition *result)
     find_candidates(&work);
     for (uint32_t t = 0; t < input->n_tensors; t++)
         find_hits(&work, input->tensors[t]->name, t);
-    work.n_hit_blocks = utarray_len(work.block_names);
-    work.groups_of_block = xcalloc(work.n_hit_blocks, sizeof *work.groups_of_block);
     if (utarray_len(work.hits) > 0)
         utarray_sort(work.hits, hit_compare);
     struct hit *hits = (struct hit *)utarray_front(work.hits);
@@ -503,16 +400,14 @@ void recognise(const struct recognise_input *input, struct recognition *result)
             ;
         decide_block(&work, hits + i, next - i);
     }
-    find_absent_members(&work);
-    find_companions(&work);
+    recognising_find_companions(&work);
     sort_result(&work);
 
     HASH_CLEAR(hh, work.by_name);
-    utarray_free(work.block_names);
+    utarray_free(work.blocks);
     utarray_free(work.hits);
     utarray_free(work.groups);
     utarray_free(work.unfit);
-    free(work.groups_of_block);
 }
 
 void recognition_free(struct recognition *recognition)

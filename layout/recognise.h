@@ -25,8 +25,8 @@ struct group {
     /* The tensor of form f with name integer v (0 where the name has none): members[f][v]. */
     const uint32_t *members[FORMS_MAX];
     uint32_t n_members[FORMS_MAX]; /* 0: the checkpoint has nothing of this form's part */
-    uint32_t
-        n_companions; /* further tensors of these weights that the layout does not describe: scales, biases */
+    /* Further tensors of these weights that the layout does not describe: scales, biases, adapters. */
+    uint32_t n_companions;
     uint32_t companion; /* the first of them, or NO_TENSOR */
 };
 
@@ -34,10 +34,14 @@ struct group {
 struct unfit_block {
     const char *block;
     char *reason; /* owned */
-    /* Layouts (by their number) whose names are all there, though the shapes do not fit: with a companion (a
-     * tensor, or NO_TENSOR) these are quantised weights, which may stay as they are. */
+    /* Layouts (by their number) for whose every weight there is a tensor that shares its stem, the name without
+     * ".weight": quantised weights and those with an adapter may stay as they are where such a layout is wanted. */
     uint32_t named;
-    uint32_t companion;
+    uint64_t n_experts; /* by these names; 0 where they do not tell */
+    bool exact;         /* a weight has exactly the name that such a layout gives it */
+    uint32_t
+        codes; /* a tensor of these that holds no floating-point weights of 16 bits or more, or NO_TENSOR */
+    uint32_t companion; /* another one on the stem of one of them, or NO_TENSOR */
 };
 
 struct recognition {

@@ -141,6 +141,13 @@ bool template_match(const struct name_template *t, const char *name, size_t leng
     return match_with_tail(t, t->literals[t->n_holes].length, name, length, match);
 }
 
+size_t template_stem_length(const char *name)
+{
+    size_t length = strlen(name), suffix = strlen(WEIGHT_SUFFIX);
+
+    return length > suffix && strcmp(name + length - suffix, WEIGHT_SUFFIX) == 0 ? length - suffix : length;
+}
+
 bool template_match_stem(const struct name_template *t, const char *stem, size_t length,
                          struct name_match *match)
 {

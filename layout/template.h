@@ -54,6 +54,9 @@ bool template_match(const struct name_template *t, const char *name, size_t leng
 bool template_match_stem(const struct name_template *t, const char *stem, size_t length,
                          struct name_match *match);
 
+/* The length of a name without a closing ".weight". */
+size_t template_stem_length(const char *name);
+
 /* The name that the template gives for one value of each hole, in the arena. */
 const char *template_format(const struct name_template *t, const char *block, const uint64_t *values,
                             struct arena *arena);

@@ -6,6 +6,7 @@
 #include "memory.h"
 
 #include <assert.h>
+#include <stdint.h>
 #include <utarray.h>
 
 static inline void *array_at(const UT_array *array, size_t i)

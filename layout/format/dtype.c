@@ -47,3 +47,17 @@ enum dtype dtype_find(const char *name, size_t length)
             return (enum dtype)i;
     return DTYPE_COUNT;
 }
+
+bool dtype_is_full_float(enum dtype dtype)
+{
+    switch (dtype) {
+    case DTYPE_F16:
+    case DTYPE_BF16:
+    case DTYPE_F32:
+    case DTYPE_F64:
+    case DTYPE_C64:
+        return true;
+    default:
+        return false;
+    }
+}

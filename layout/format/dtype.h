@@ -3,6 +3,7 @@
 #ifndef MOEFS_LAYOUT_DTYPE_H
 #define MOEFS_LAYOUT_DTYPE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* In the order of the reference's enum: this is the rank by which its writer sorts tensors. */
@@ -36,6 +37,9 @@ enum dtype {
 const char *dtype_name(enum dtype dtype);
 /* Bits of one element: 4, 6, 8, 16, 32 or 64. */
 unsigned dtype_bits(enum dtype dtype);
+/* Floating point of 16 bits or more: elements that are weights as they are. Others stand for weights only
+ * together with their scales. */
+bool dtype_is_full_float(enum dtype dtype);
 /* The dtype of that name, or DTYPE_COUNT. The name need not end in NUL. */
 enum dtype dtype_find(const char *name, size_t length);
 

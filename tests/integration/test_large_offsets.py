@@ -7,23 +7,23 @@ import pytest
 from headers import pack_header, read_header
 
 SEED = int(os.environ.get("MOEFS_SEED", random.randrange(1 << 30)))
-EXPERTS, INNER, HIDDEN = 6, 8192, 32768  # U8: gate_up is 3 GiB, down 1.5 GiB
+EXPERTS, INNER, HIDDEN, SIZE = 6, 4096, 32768, 2  # BF16: gate_up is 3 GiB, down 1.5 GiB
 BLOCK = "model.layers.0.mlp"
 SHAPES = {"in-out": {"gate_up": (EXPERTS, HIDDEN, 2 * INNER), "down": (EXPERTS, INNER, HIDDEN)},
           "merged": {"gate_up": (EXPERTS, 2 * INNER, HIDDEN), "down": (EXPERTS, HIDDEN, INNER)}}
 
 
 def place(tensors, name, e, row, column):
-    """The offset in the file of one element."""
+    """The offset in the file of one element's first byte."""
     _, (_, rows, columns), begin, _ = tensors[name]
-    return begin + (e * rows + row) * columns + column
+    return begin + ((e * rows + row) * columns + column) * SIZE
 
 
 def write_sparse(path, layout):
     header, at = {}, 0
     for i, (proj, shape) in enumerate(SHAPES[layout].items()):
-        size = shape[0] * shape[1] * shape[2]
-        header[f"{BLOCK}.experts.{proj}_proj"] = {"dtype": "U8", "shape": shape, "data_offsets": [at, at + size]}
+        size = shape[0] * shape[1] * shape[2] * SIZE
+        header[f"{BLOCK}.experts.{proj}_proj"] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
         at += size
     raw = pack_header(header)
     with open(path, "wb") as f:
@@ -57,7 +57,7 @@ def test_marked_bytes(mount, tmp_path, source, to):
             part = ("gate", "up")[i // INNER] if proj == "gate_up" else "down"
             _, (_, columns), begin, _ = tensors[f"{BLOCK}.experts.{e}.{part}_proj.weight"]
             row, column = (h, i) if part == "down" else (i % INNER, h)
-            return begin + row * columns + column
+            return begin + (row * columns + column) * SIZE
         inner_outside = (proj == "gate_up") == (layout == "merged")
         return place(tensors, f"{BLOCK}.experts.{proj}_proj", e, *((i, h) if inner_outside else (h, i)))
 

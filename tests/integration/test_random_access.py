@@ -39,7 +39,7 @@ CASES = {
     # (source layout, target, dtype, cache): gathers with units far smaller than an expert's matrix, and plain copies
     "gather-f32-small-cache": ("in-out", "merged", torch.float32, "1M"),
     "gather-bf16": ("in-out", "per-expert", torch.bfloat16, "256M"),
-    "gather-u8-small-cache": ("merged", "in-out", torch.uint8, "1M"),
+    "gather-f16-small-cache": ("merged", "in-out", torch.float16, "1M"),
     "gather-f64-small-cache": ("per-expert", "in-out", torch.float64, "2M"),
     "copy-bf16": ("per-expert", "merged", torch.bfloat16, "256M"),
 }

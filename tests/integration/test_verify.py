@@ -1,6 +1,7 @@
 """`moefs verify` finds equal what numpy laid out in another layout, and names the place of every kind of damage."""
 
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -579,8 +580,8 @@ def assert_outputs(run_moefs, model, src, to, stored, *options):
         assert np.abs(numbers(given["output"]) - want).max() <= 1e-5 * np.abs(want).max()
 
 
-@pytest.mark.parametrize("to", ["per-expert", "merged", "in-out"])
-@pytest.mark.parametrize("dtype", ["F16", "F32", "BF16", "F8_E5M2"])
+@pytest.mark.parametrize("dtype,to", [*itertools.product(["F16", "F32", "BF16"], ["per-expert", "merged", "in-out"]),
+                                      ("F8_E5M2", "per-expert")])  # fmt: skip
 def test_the_function_of_every_type(run_moefs, tmp_path, dtype, to):
     model = build(hidden=70, dtype=dtype)
     if dtype == "F16":  # subnormal numbers too

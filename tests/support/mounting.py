@@ -23,11 +23,11 @@ def write_checkpoint(directory):
     rng = np.random.default_rng()
     shards = {}
     for layer in range(2):
-        tensors = {f"model.layers.{layer}.norm.weight": raw.random_tensor(rng, "U8", (HIDDEN,))}
+        tensors = {f"model.layers.{layer}.norm.weight": raw.random_tensor(rng, "BF16", (HIDDEN,))}
         for expert in range(EXPERTS):
             for proj, shape in (("gate", (INNER, HIDDEN)), ("up", (INNER, HIDDEN)), ("down", (HIDDEN, INNER))):
                 name = f"model.layers.{layer}.mlp.experts.{expert}.{proj}_proj.weight"
-                tensors[name] = raw.random_tensor(rng, "U8", shape)
+                tensors[name] = raw.random_tensor(rng, "BF16", shape)
         shards[f"model-{layer + 1:05d}-of-00002.safetensors"] = tensors
     raw.Checkpoint(
         {"model_type": "qwen3_moe", "num_experts": EXPERTS, "num_hidden_layers": 2},

@@ -60,7 +60,7 @@ static void model_add(struct model *m, const char *name, uint8_t n_dims, const u
         (struct tensor_info){.name = arena_strdup(&m->arena, name),
                              .shape = arena_memdup(&m->arena, shape, n_dims * sizeof *shape),
                              .n_dims = n_dims,
-                             .dtype = DTYPE_U32};
+                             .dtype = DTYPE_F32};
     m->n++;
 }
 
