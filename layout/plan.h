@@ -78,6 +78,7 @@ struct planned_file {
     uint64_t head_length;
     uint32_t first_tensor; /* its tensors are contiguous in plan.tensors, by offset, without holes */
     uint32_t n_tensors;
+    bool replaces; /* it is shown in place of the source's file of this name, which would pass through */
 };
 
 /* What happened to one set of experts: for people (plan, messages), not for reading. */

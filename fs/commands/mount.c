@@ -12,7 +12,6 @@
 #include "fs/mount/session.h"
 #include "fs/source/fault.h"
 #include "fs/source/files.h"
-#include "fs/source/layout_file.h"
 #include "fs/view/tree.h"
 
 #include <errno.h>
@@ -111,14 +110,13 @@ struct mount {
     struct mount_command options;
     struct operands operands; /* SRC MNT */
     struct directory directory;
-    struct plan plan;
+    struct view view;
     struct tree tree;
     char *fuse_options;
     struct mount_point mount_point;
     struct daemon daemon;
     struct notes memory_notes; /* what the memory limit has changed */
     bool allow_root;
-    bool has_directory, has_plan, has_tree;
 };
 
 static void mount_free(struct mount *mount)
@@ -126,12 +124,9 @@ static void mount_free(struct mount *mount)
     notes_free(&mount->memory_notes);
     mount_point_clear(&mount->mount_point);
     free(mount->fuse_options);
-    if (mount->has_tree)
-        tree_free(&mount->tree);
-    if (mount->has_plan)
-        plan_free(&mount->plan);
-    if (mount->has_directory)
-        directory_close(&mount->directory);
+    tree_free(&mount->tree);
+    view_close(&mount->view);
+    directory_close(&mount->directory);
     daemon_clear(&mount->daemon);
     plan_arguments_free(&mount->options.plan);
     free(mount->options.fuse);
@@ -216,7 +211,7 @@ static int choose_mount_point(struct mount *mount, bool nonempty, struct error *
 static void fit_memory(struct mount *mount)
 {
     const uint64_t limit = memory_limit_find("");
-    const struct plan *plan = &mount->plan;
+    const struct plan *plan = &mount->view.plan;
     struct mount_command *options = &mount->options;
     uint64_t weights = 0;
 
@@ -252,17 +247,13 @@ static int prepare(struct mount *mount, struct error *err)
         return -1;
     if (directory_open(mount->operands.list[0], &mount->options.plan.directory, &mount->directory, err) < 0)
         return -1;
-    mount->has_directory = true;
-    if (layout_file_plan(&mount->directory.checkpoint, &mount->options.plan.plan, &mount->plan, err) < 0)
+    if (view_open(&mount->view, &mount->directory, &mount->options.plan.plan, err) < 0 ||
+        tree_build(&mount->view, 1, &mount->tree, err) < 0)
         return -1;
-    mount->has_plan = true;
-    if (tree_build(&mount->directory, &mount->plan, &mount->tree, err) < 0)
-        return -1;
-    mount->has_tree = true;
     if (make_fuse_options(mount, &nonempty, err) < 0 || choose_mount_point(mount, nonempty, err) < 0)
         return -1;
     messages_print_notes(&mount->directory.notes);
-    messages_print_notes(&mount->plan.notes);
+    messages_print_notes(&mount->view.plan.notes);
     fit_memory(mount);
     messages_print_notes(&mount->memory_notes);
     return 0;
@@ -324,7 +315,6 @@ static struct readahead *start_readahead(struct mount *mount)
 
 static int serve(struct mount *mount, struct error *err)
 {
-    struct reader *reader = NULL;
     struct session *session = NULL;
     int result = -1;
     struct readahead *readahead = start_readahead(mount);
@@ -335,14 +325,9 @@ static int serve(struct mount *mount, struct error *err)
         .kernel_read_ahead = mount->options.kernel_read_ahead,
         .passthrough = mount->options.passthrough ? mount->directory.source->n_files : 0};
 
-    if (layer_source(mount, err) < 0)
+    if (layer_source(mount, err) < 0 || view_start(&mount->view, mount->options.cache_size, err) < 0)
         goto out;
-    reader = reader_new(&mount->plan, mount->directory.source, mount->options.cache_size);
-    if (!reader) {
-        error_set(err, "not enough memory for a cache of %zu bytes", mount->options.cache_size);
-        goto out;
-    }
-    session = session_new(&mount->plan, &mount->tree, reader, mount->directory.source, &options, err);
+    session = session_new(&mount->tree, &options, err);
     if (!session || session_mount(session, &mount->mount_point, err) < 0)
         goto out;
     result = session_serve(session, become_ready, mount, err);
@@ -350,7 +335,6 @@ static int serve(struct mount *mount, struct error *err)
 out:
     session_free(session);
     readahead_free(readahead);
-    reader_free(reader);
     return result;
 }
 

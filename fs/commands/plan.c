@@ -1,12 +1,9 @@
 /* moefs plan: what a mount would show, without mounting. */
 #include "fs/source/directory.h"
-#include "fs/source/layout_file.h"
 #include "fs/base/messages.h"
 #include "plan_rows.h"
 #include "plan_view.h"
 #include "fs/view/tree.h"
-
-#include "layout/plan.h"
 
 struct plan_command {
     struct plan_arguments plan;
@@ -21,21 +18,9 @@ static const struct option_row print_rows[] = {
     {0},
 };
 
-/* What a mount would refuse for its names is refused here too. */
-static int check_tree(const struct directory *directory, const struct plan *plan, struct error *err)
+static int print_plan(const struct view *opened, const struct plan_command *options, struct error *err)
 {
-    struct tree tree;
-
-    if (tree_build(directory, plan, &tree, err) < 0)
-        return -1;
-    tree_free(&tree);
-    return 0;
-}
-
-static int print_plan(const struct directory *directory, const struct plan *plan,
-                      const struct plan_command *options, struct error *err)
-{
-    struct plan_view view = {.checkpoint = &directory->checkpoint, .plan = plan};
+    const struct plan_view view = {.checkpoint = &opened->directory->checkpoint, .plan = &opened->plan};
     const struct planned_tensor *tensor = NULL;
 
     if (options->explain) {
@@ -58,18 +43,21 @@ static int print_plan(const struct directory *directory, const struct plan *plan
 static int plan_source(const struct plan_command *options, const char *src, struct error *err)
 {
     struct directory directory;
-    struct plan plan;
+    struct view view = {0};
+    struct tree tree = {0};
     int status = EXIT_REFUSED;
 
     if (directory_open(src, &options->plan.directory, &directory, err) < 0)
         return EXIT_REFUSED;
     messages_print_notes(&directory.notes);
-    if (layout_file_plan(&directory.checkpoint, &options->plan.plan, &plan, err) == 0) {
-        messages_print_notes(&plan.notes);
-        if (check_tree(&directory, &plan, err) == 0)
-            status = print_plan(&directory, &plan, options, err) < 0 ? EXIT_REFUSED : EXIT_OK;
-        plan_free(&plan);
+    if (view_open(&view, &directory, &options->plan.plan, err) == 0) {
+        messages_print_notes(&view.plan.notes);
+        /* what a mount would refuse for its names is refused here too */
+        if (tree_build(&view, 1, &tree, err) == 0 && print_plan(&view, options, err) == 0)
+            status = EXIT_OK;
     }
+    tree_free(&tree);
+    view_close(&view);
     directory_close(&directory);
     return status;
 }

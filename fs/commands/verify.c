@@ -2,8 +2,8 @@
 #include "fs/base/messages.h"
 #include "plan_rows.h"
 
-#include "fs/source/layout_file.h"
 #include "fs/verify/verify.h"
+#include "fs/view/view.h"
 
 #include <string.h>
 
@@ -77,8 +77,7 @@ static const struct option_row verify_rows[] = {
 /* What is open during a run. */
 struct opened {
     struct directory source_directory, other_directory;
-    struct plan plan;
-    struct reader *reader;
+    struct view view;
 };
 
 static int open_source(struct opened *opened, const struct verify_command *options, struct error *err)
@@ -86,11 +85,10 @@ static int open_source(struct opened *opened, const struct verify_command *optio
     if (directory_open(options->verify.src, &options->plan.directory, &opened->source_directory, err) < 0)
         return -1;
     messages_print_notes(&opened->source_directory.notes);
-    if (layout_file_plan(&opened->source_directory.checkpoint, &options->plan.plan, &opened->plan, err) < 0)
+    if (view_open(&opened->view, &opened->source_directory, &options->plan.plan, err) < 0)
         return -1;
-    messages_print_notes(&opened->plan.notes);
-    opened->reader = reader_new(&opened->plan, opened->source_directory.source, CACHE_SIZE);
-    return opened->reader ? 0 : error_set(err, "out of memory");
+    messages_print_notes(&opened->view.plan.notes);
+    return view_start(&opened->view, CACHE_SIZE, err);
 }
 
 static int open_other(struct opened *opened, const char *path, struct error *err)
@@ -102,8 +100,7 @@ static int open_other(struct opened *opened, const char *path, struct error *err
 
 static void close_all(struct opened *opened)
 {
-    reader_free(opened->reader);
-    plan_free(&opened->plan);
+    view_close(&opened->view);
     directory_close(&opened->source_directory);
     directory_close(&opened->other_directory);
 }
@@ -117,8 +114,8 @@ static int verify_directories(const struct verify_command *options, struct error
         (!options->verify.other || open_other(&opened, options->verify.other, err) == 0)) {
         const struct verify_input input = {.plan_options = &options->plan.plan,
                                            .source_directory = &opened.source_directory,
-                                           .plan = &opened.plan,
-                                           .reader = opened.reader,
+                                           .plan = &opened.view.plan,
+                                           .reader = opened.view.reader,
                                            .other_directory =
                                                options->verify.other ? &opened.other_directory : NULL};
         const int found = verify_run(&options->verify, &input, err);

@@ -1,11 +1,7 @@
 #include "operations.h"
 
 #include "fs/base/buffer_pool.h"
-#include "fs/base/log.h"
-#include "fs/read/reader.h"
-#include "fs/source/source.h"
 #include "fs/view/tree.h"
-#include "layout/plan.h"
 #include "passthrough.h"
 #include "readahead.h"
 
@@ -107,16 +103,6 @@ static void operation_getattr(fuse_req_t request, fuse_ino_t number, struct fuse
         fuse_reply_attr(request, &inode->stat, request_operations(request)->timeout);
 }
 
-/* The number of the source's file that this one is, byte for byte. */
-static bool source_file_of(const struct operations *operations, const struct tree_inode *inode,
-                           uint32_t *file)
-{
-    *file = inode->file;
-    if (inode->kind == TREE_PLANNED)
-        *file = operations->plan->files[inode->file].verbatim_shard;
-    return inode->kind == TREE_PASSED || (inode->kind == TREE_PLANNED && *file != PLAN_NO_SHARD);
-}
-
 static void operation_open(fuse_req_t request, fuse_ino_t number, struct fuse_file_info *info)
 {
     const struct operations *operations = request_operations(request);
@@ -132,8 +118,8 @@ static void operation_open(fuse_req_t request, fuse_ino_t number, struct fuse_fi
     }
     info->keep_cache = 1;
     info->noflush = 1;
-    if (operations->passthrough && source_file_of(operations, inode, &file))
-        passthrough_open(operations->passthrough, request, operations->source, file, info);
+    if (operations->passthrough && tree_source_file(inode, &file))
+        passthrough_open(operations->passthrough, request, inode->view->directory->source, file, info);
     /* passthrough has cleared keep_cache: the kernel reads by itself; with O_DIRECT nothing is cached */
     if (info->keep_cache && !(info->flags & O_DIRECT) && inode->kind != TREE_DIRECTORY)
         info->fh = readahead_open(operations->readahead, inode, fuse_req_ctx(request)->pid);
@@ -146,20 +132,6 @@ static void operation_release(fuse_req_t request, fuse_ino_t number, struct fuse
     (void)number;
     readahead_release(request_operations(request)->readahead, info->fh);
     fuse_reply_err(request, 0);
-}
-
-/* The bytes are in `buffer`, or lent. */
-static int read_inode(const struct operations *operations, const struct tree_inode *inode, uint64_t offset,
-                      size_t length, void *buffer, struct reader_loan *loan)
-{
-    if (inode->kind == TREE_PLANNED)
-        return reader_lend(operations->reader, inode->file, offset, length, buffer, loan);
-    *loan = (struct reader_loan){.bytes = buffer, .length = length};
-    int error = source_pread(operations->source, inode->file, offset, buffer, length);
-    if (error)
-        log_failed_read("%s: reading %zu bytes at %llu: %s", inode->path, length, (unsigned long long)offset,
-                        strerror(error));
-    return error;
 }
 
 /* A reply shorter than asked for means "the file ends here" to the kernel, which then shrinks it for
@@ -186,7 +158,7 @@ static void operation_read(fuse_req_t request, fuse_ino_t number, size_t size, o
     readahead_note(operations->readahead, info->fh, offset, length);
     struct pooled_buffer *buffer = buffer_pool_take(operations->buffers, length);
     struct reader_loan loan;
-    int error = buffer ? read_inode(operations, inode, offset, length, buffer->bytes, &loan) : ENOMEM;
+    int error = buffer ? tree_read(inode, offset, length, buffer->bytes, &loan) : ENOMEM;
     if (error) {
         fuse_reply_err(request, error);
     } else {

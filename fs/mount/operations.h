@@ -1,5 +1,4 @@
-/* What the kernel asks and how it is answered: libfuse's low-level operations over a tree, a reader and a
- * source. */
+/* What the kernel asks and how it is answered: libfuse's low-level operations over a tree. */
 #ifndef MOEFS_FS_OPERATIONS_H
 #define MOEFS_FS_OPERATIONS_H
 
@@ -11,9 +10,6 @@
 /* The user data of the fuse session. */
 struct operations {
     const struct tree *tree;
-    struct reader *reader;
-    struct source *source;
-    const struct plan *plan;
     struct buffer_pool *buffers;
     unsigned kernel_read_ahead;      /* bytes; 0: the kernel's own */
     uint32_t generation;             /* of the inodes: another one for each mount, not 0 */

@@ -74,18 +74,14 @@ static int load_cancellation(struct error *err)
     return 0;
 }
 
-struct session *session_new(const struct plan *plan, const struct tree *tree, struct reader *reader,
-                            struct source *source, const struct session_options *options, struct error *err)
+struct session *session_new(const struct tree *tree, const struct session_options *options, struct error *err)
 {
     struct session *session = xcalloc(1, sizeof *session);
     struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 
     session->kernel_read_ahead = options->kernel_read_ahead;
     session->operations = (struct operations){
-        .plan = plan,
         .tree = tree,
-        .reader = reader,
-        .source = source,
         .buffers = buffer_pool_new(),
         .kernel_read_ahead = (unsigned)options->kernel_read_ahead,
         .readahead = options->readahead,

@@ -14,11 +14,8 @@
 #include <stdint.h>
 
 struct mount_point;
-struct plan;
 struct readahead;
-struct reader;
 struct session;
-struct source;
 struct tree;
 
 struct session_options {
@@ -29,10 +26,10 @@ struct session_options {
     uint32_t passthrough;        /* the number of source files that the kernel may read by itself; 0: none */
 };
 
-/* plan, tree, reader and source must outlive the session. NULL with *err set. One session a process:
+/* The tree, whose views have been started, must outlive the session. NULL with *err set. One session a process:
  * libfuse's messages have no context. */
-struct session *session_new(const struct plan *plan, const struct tree *tree, struct reader *reader,
-                            struct source *source, const struct session_options *options, struct error *err);
+struct session *session_new(const struct tree *tree, const struct session_options *options,
+                            struct error *err);
 
 /* The mount point must outlive the session. Blocks the three signals in the calling thread: they are acted on once
  * serving. -1 with *err set. */

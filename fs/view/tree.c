@@ -1,5 +1,8 @@
 #include "tree.h"
 
+#include "fs/base/log.h"
+
+#include <inttypes.h>
 #include <string.h>
 
 static unsigned path_depth(const char *path)
@@ -81,25 +84,54 @@ static struct stat passed_stat(const struct source_info *info, bool is_directory
     return stat;
 }
 
-static void fill_inodes(struct tree *tree, const struct directory *directory, const struct plan *plan)
+/* Whether a planned file takes the place of the one that would pass through. */
+static bool is_replaced(const struct plan *plan, const char *path)
 {
-    const struct stat common = virtual_stat(directory);
-    struct tree_inode *inode = tree->inodes;
+    for (uint32_t i = 0; i < plan->n_files; i++)
+        if (plan->files[i].replaces && strcmp(plan->files[i].name, path) == 0)
+            return true;
+    return false;
+}
 
-    *inode++ =
-        (struct tree_inode){.path = "", .kind = TREE_DIRECTORY, .stat = passed_stat(&directory->top, true)};
+static const char *path_in_view(struct tree *tree, const struct view *view, const char *path)
+{
+    cleanup_free char *joined = view->name ? xasprintf("%s/%s", view->name, path) : NULL;
+
+    return joined ? arena_strdup(&tree->arena, joined) : path;
+}
+
+/* Adds the view's inodes behind those that the tree has. */
+static void fill_view(struct tree *tree, const struct view *view)
+{
+    const struct directory *directory = view->directory;
+    const struct plan *plan = &view->plan;
+    const struct stat common = virtual_stat(directory);
+    struct tree_inode *inode = tree->inodes + tree->n_inodes;
+
+    if (view->name)
+        *inode++ = (struct tree_inode){.path = view->name,
+                                       .view = view,
+                                       .kind = TREE_DIRECTORY,
+                                       .stat = passed_stat(&directory->top, true)};
     for (uint32_t i = 0; i < plan->n_files; i++, inode++) {
-        *inode =
-            (struct tree_inode){.path = plan->files[i].name, .kind = TREE_PLANNED, .file = i, .stat = common};
+        *inode = (struct tree_inode){.path = path_in_view(tree, view, plan->files[i].name),
+                                     .view = view,
+                                     .kind = TREE_PLANNED,
+                                     .file = i,
+                                     .stat = common};
         set_size(&inode->stat, plan->files[i].size);
     }
-    for (uint32_t i = 0; i < directory->n_entries; i++, inode++) {
+    for (uint32_t i = 0; i < directory->n_entries; i++) {
         const struct directory_entry *entry = &directory->entries[i];
-        *inode = (struct tree_inode){.path = entry->info.path,
-                                     .kind = entry->is_directory ? TREE_DIRECTORY : TREE_PASSED,
-                                     .file = entry->file,
-                                     .stat = passed_stat(&entry->info, entry->is_directory)};
+        if (!entry->is_directory && is_replaced(plan, entry->info.path))
+            continue;
+        *inode++ = (struct tree_inode){.path = path_in_view(tree, view, entry->info.path),
+                                       .view = view,
+                                       .kind = entry->is_directory ? TREE_DIRECTORY : TREE_PASSED,
+                                       .file = entry->file,
+                                       .stat = passed_stat(&entry->info, entry->is_directory)};
     }
+    tree->n_inodes = (uint32_t)(inode - tree->inodes);
 }
 
 /* The directory among the first n inodes (sorted) whose path is the first `length` bytes of path. */
@@ -153,12 +185,17 @@ static int link_inode(struct tree *tree, uint32_t i, struct error *err)
     return 0;
 }
 
-int tree_build(const struct directory *directory, const struct plan *plan, struct tree *tree,
-               struct error *err)
+int tree_build(const struct view *views, unsigned n_views, struct tree *tree, struct error *err)
 {
-    *tree = (struct tree){.n_inodes = 1 + plan->n_files + directory->n_entries};
-    tree->inodes = xcalloc(tree->n_inodes, sizeof *tree->inodes);
-    fill_inodes(tree, directory, plan);
+    uint64_t most = 1;
+
+    for (unsigned v = 0; v < n_views; v++)
+        most += 1 + (uint64_t)views[v].plan.n_files + views[v].directory->n_entries;
+    *tree = (struct tree){.inodes = xcalloc(most, sizeof *tree->inodes), .n_inodes = 1};
+    tree->inodes[0] = (struct tree_inode){
+        .path = "", .view = views, .kind = TREE_DIRECTORY, .stat = passed_stat(&views->directory->top, true)};
+    for (unsigned v = 0; v < n_views; v++)
+        fill_view(tree, &views[v]);
     qsort(tree->inodes, tree->n_inodes, sizeof *tree->inodes, compare_inodes);
 
     struct tree_inode *root = &tree->inodes[0];
@@ -177,6 +214,7 @@ int tree_build(const struct directory *directory, const struct plan *plan, struc
 void tree_free(struct tree *tree)
 {
     free(tree->inodes);
+    arena_free(&tree->arena);
     *tree = (struct tree){0};
 }
 
@@ -206,4 +244,25 @@ const struct tree_inode *tree_lookup(const struct tree *tree, const struct tree_
             high = middle;
     }
     return NULL;
+}
+
+bool tree_source_file(const struct tree_inode *inode, uint32_t *file)
+{
+    *file = inode->file;
+    if (inode->kind == TREE_PLANNED)
+        *file = inode->view->plan.files[inode->file].verbatim_shard;
+    return inode->kind == TREE_PASSED || (inode->kind == TREE_PLANNED && *file != PLAN_NO_SHARD);
+}
+
+int tree_read(const struct tree_inode *inode, uint64_t offset, size_t length, void *buffer,
+              struct reader_loan *loan)
+{
+    if (inode->kind == TREE_PLANNED)
+        return reader_lend(inode->view->reader, inode->file, offset, length, buffer, loan);
+    *loan = (struct reader_loan){.bytes = buffer, .length = length};
+    int error = source_pread(inode->view->directory->source, inode->file, offset, buffer, length);
+    if (error)
+        log_failed_read("%s: reading %zu bytes at %" PRIu64 ": %s", inode->path, length, offset,
+                        strerror(error));
+    return error;
 }

@@ -1,5 +1,5 @@
-/* The directory tree that a mount shows: a fixed table of inodes made from the plan and from what passes
- * through.
+/* The directory tree that a mount shows or a conversion writes: a fixed table of inodes, made of what the
+ * views have planned and of what passes through.
  *
  * Inode numbers depend on the set of paths alone: the root is 1, the others follow by depth, then by path
  * (bytes). So the same source and options give the same numbers at every mount, and a directory's children
@@ -7,9 +7,11 @@
 #ifndef MOEFS_FS_TREE_H
 #define MOEFS_FS_TREE_H
 
-#include "fs/source/directory.h"
-#include "layout/plan.h"
+#include "fs/read/reader.h"
+#include "layout/base/memory.h"
+#include "view.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
@@ -18,13 +20,14 @@
 
 enum tree_kind {
     TREE_DIRECTORY,
-    TREE_PLANNED, /* file: in plan.files, read through the reader */
-    TREE_PASSED   /* file: the source's file number */
+    TREE_PLANNED, /* file: in the view's plan.files */
+    TREE_PASSED   /* file: the number of the source's file */
 };
 
 struct tree_inode {
-    const char *path; /* relative to the root, "" for the root itself; the plan's or the directory's text */
-    const char *name; /* its last component */
+    const char *path;        /* relative to the root, "" for the root itself */
+    const char *name;        /* its last component */
+    const struct view *view; /* that it is of; the root: the first one */
     enum tree_kind kind;
     uint32_t file;
     uint32_t parent; /* inode number; the root's is its own */
@@ -38,12 +41,13 @@ struct tree {
     struct tree_inode *inodes; /* number i is inodes[i - 1] */
     uint32_t n_inodes;
     uint64_t total_size; /* bytes of all files */
+    struct arena arena;  /* paths that are neither a plan's nor a directory's */
 };
 
-/* The directory and the plan must outlive the tree. Fails where a virtual file and a file that passes through
- * have the same name. */
-int tree_build(const struct directory *directory, const struct plan *plan, struct tree *tree,
-               struct error *err);
+/* The views must outlive the tree, and stay where they are. One view without a name is the whole tree;
+ * otherwise each is a directory of its name, and the names differ. Fails where a planned file has the name of
+ * one that passes through and does not replace it. */
+int tree_build(const struct view *views, unsigned n_views, struct tree *tree, struct error *err);
 void tree_free(struct tree *tree);
 
 /* The inode of that number, or NULL. */
@@ -52,5 +56,14 @@ const struct tree_inode *tree_get(const struct tree *tree, uint64_t number);
 /* The entry `name` of a directory ("." and ".." too), or NULL. O(log n). */
 const struct tree_inode *tree_lookup(const struct tree *tree, const struct tree_inode *directory,
                                      const char *name);
+
+/* The number of the source's file that this one is, byte for byte; false: it is none. */
+bool tree_source_file(const struct tree_inode *inode, uint32_t *file);
+
+/* Bytes [offset, offset + length) of a file, all of which must lie inside it: in buffer, or lent (reader.h).
+ * The whole range or an errno; on failure the cause has been logged and nothing is lent. The inode's view
+ * must have been started. Thread-safe. */
+int tree_read(const struct tree_inode *inode, uint64_t offset, size_t length, void *buffer,
+              struct reader_loan *loan);
 
 #endif

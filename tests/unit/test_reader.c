@@ -60,10 +60,18 @@ static struct planned_tensor tensors[] = {
     {.info = {.name = "gate_up"}, .length = E * SLAB, .offset = 13 + NORM, .first_extent = 2, .n_extents = 2},
 };
 static struct planned_file files[] = {
-    {"model-00001-of-00002.safetensors", 13 + NORM + E *SLAB, PLAN_NO_SHARD, head, 13, 0, 3},
-    {"model-00002-of-00002.safetensors", SHARD_1, 1, "", 0, 3, 0},
-    {"model.safetensors.index.json", sizeof index_text - 1, PLAN_NO_SHARD, index_text, sizeof index_text - 1,
-     3, 0},
+    {.name = "model-00001-of-00002.safetensors",
+     .size = 13 + NORM + E * SLAB,
+     .verbatim_shard = PLAN_NO_SHARD,
+     .head = head,
+     .head_length = 13,
+     .n_tensors = 3},
+    {.name = "model-00002-of-00002.safetensors", .size = SHARD_1, .verbatim_shard = 1},
+    {.name = "model.safetensors.index.json",
+     .size = sizeof index_text - 1,
+     .verbatim_shard = PLAN_NO_SHARD,
+     .head = index_text,
+     .head_length = sizeof index_text - 1},
 };
 /* clang-format on */
 static const struct plan plan = {.files = files,

@@ -1,11 +1,15 @@
+#include "fs/base/log.h"
 #include "fs/view/tree.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -16,7 +20,24 @@ static struct source_info files[] = {
     {.path = "config.json"},
 };
 
-static struct source source = {.files = files, .n_files = sizeof files / sizeof *files};
+/* Byte i of file f; file 4 cannot be read. */
+static unsigned char byte_at(uint32_t file, uint64_t i)
+{
+    return (unsigned char)(file * 31 + i * 7 + (i >> 8));
+}
+
+static int made_up_pread(struct source *self, uint32_t file, uint64_t offset, void *buffer, size_t length)
+{
+    (void)self;
+    if (file == 4)
+        return EIO;
+    for (size_t i = 0; i < length; i++)
+        ((unsigned char *)buffer)[i] = byte_at(file, offset + i);
+    return 0;
+}
+
+static const struct source_ops made_up_ops = {.pread = made_up_pread};
+static struct source source = {.ops = &made_up_ops, .files = files, .n_files = sizeof files / sizeof *files};
 
 static struct directory_entry entries[] = {
     {.info = {.path = "a", .mode = S_IFDIR | 0755}, .is_directory = true},
@@ -32,25 +53,30 @@ static struct directory_entry entries[] = {
 
 static struct planned_file planned[] = {
     {.name = "a.safetensors", .size = 4096},
-    {.name = "b.safetensors", .size = UINT64_C(5) << 30},
-    {.name = "model.safetensors.index.json", .size = 1},
+    {.name = "b.safetensors", .size = UINT64_C(5) << 30, .verbatim_shard = 1},
+    {.name = "model.safetensors.index.json",
+     .size = 1,
+     .verbatim_shard = PLAN_NO_SHARD,
+     .head = "x",
+     .head_length = 1},
 };
 
 struct fixture {
     struct directory directory;
-    struct plan plan;
+    struct view view;
     struct tree tree;
 };
 
-static struct fixture make(void)
+static void make(struct fixture *fixture)
 {
-    return (struct fixture){
+    *fixture = (struct fixture){
         .directory = {.top = {.mode = S_IFDIR | 0775, .uid = 11, .gid = 12, .mtime = {90, 2}},
                       .checkpoint = {.n_shards = 2},
                       .entries = entries,
                       .n_entries = sizeof entries / sizeof *entries,
                       .source = &source},
-        .plan = {.files = planned, .n_files = 3, .n_weight_files = 2},
+        .view = {.directory = &fixture->directory,
+                 .plan = {.files = planned, .n_files = 3, .n_weight_files = 2}},
     };
 }
 
@@ -58,8 +84,8 @@ static void build(struct fixture *fixture)
 {
     struct error err = {0};
 
-    *fixture = make();
-    assert_int_equal(tree_build(&fixture->directory, &fixture->plan, &fixture->tree, &err), 0);
+    make(fixture);
+    assert_int_equal(tree_build(&fixture->view, 1, &fixture->tree, &err), 0);
     assert_null(err.text);
 }
 
@@ -112,15 +138,16 @@ static void numbers_do_not_follow_the_scan(void **state)
 {
     struct directory_entry reversed[sizeof entries / sizeof *entries];
     size_t n = sizeof entries / sizeof *entries;
-    struct fixture fixture, other = make();
+    struct fixture fixture, other;
     struct error err = {0};
 
     (void)state;
     build(&fixture);
+    make(&other);
     for (size_t i = 0; i < n; i++)
         reversed[i] = entries[n - 1 - i];
     other.directory.entries = reversed;
-    assert_int_equal(tree_build(&other.directory, &other.plan, &other.tree, &err), 0);
+    assert_int_equal(tree_build(&other.view, 1, &other.tree, &err), 0);
     for (uint64_t i = 1; i <= fixture.tree.n_inodes; i++)
         assert_string_equal(tree_get(&fixture.tree, i)->path, tree_get(&other.tree, i)->path);
     tree_free(&fixture.tree);
@@ -212,16 +239,17 @@ static void modes_of_shards_with_different_owners(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct fixture fixture = make();
+        struct fixture fixture;
         struct source_info shards[2] = {files[0], files[1]};
         struct error err = {0};
         struct source other = {.files = shards, .n_files = 2};
+        make(&fixture);
         shards[0].mode = S_IFREG | cases[i].first;
         shards[1].mode = S_IFREG | cases[i].second;
         shards[1].uid = cases[i].uid;
         shards[1].gid = cases[i].gid;
         fixture.directory.source = &other;
-        assert_int_equal(tree_build(&fixture.directory, &fixture.plan, &fixture.tree, &err), 0);
+        assert_int_equal(tree_build(&fixture.view, 1, &fixture.tree, &err), 0);
         assert_int_equal(walk(&fixture.tree, "a.safetensors")->stat.st_mode, S_IFREG | cases[i].expected);
         tree_free(&fixture.tree);
     }
@@ -255,12 +283,13 @@ static void kinds_and_files(void **state)
 
 static void refuse(struct directory_entry entry, const char *name)
 {
-    struct fixture fixture = make();
+    struct fixture fixture;
     struct error err = {0};
 
+    make(&fixture);
     fixture.directory.entries = &entry;
     fixture.directory.n_entries = 1;
-    assert_int_equal(tree_build(&fixture.directory, &fixture.plan, &fixture.tree, &err), -1);
+    assert_int_equal(tree_build(&fixture.view, 1, &fixture.tree, &err), -1);
     assert_non_null(strstr(err.text, name));
     assert_null(fixture.tree.inodes);
     error_free(&err);
@@ -276,6 +305,116 @@ static void one_name_for_two_files_is_refused(void **state)
     refuse((struct directory_entry){.info.path = "nowhere/x", .file = 3}, "nowhere/x");
 }
 
+/* Only a plan that says so puts its file in the place of one that would pass through. */
+static void a_planned_file_may_replace_another(void **state)
+{
+    struct planned_file with_config[] = {
+        planned[0], planned[1], planned[2], {.name = "config.json", .size = 99, .replaces = true}};
+    struct fixture fixture;
+    struct error err = {0};
+
+    (void)state;
+    make(&fixture);
+    fixture.view.plan.files = with_config;
+    fixture.view.plan.n_files = 4;
+    assert_int_equal(tree_build(&fixture.view, 1, &fixture.tree, &err), 0);
+    assert_int_equal(fixture.tree.n_inodes, 11);
+    const struct tree_inode *config = walk(&fixture.tree, "config.json");
+    assert_int_equal(config->kind, TREE_PLANNED);
+    assert_int_equal(config->file, 3);
+    assert_int_equal(config->stat.st_size, 99);
+    tree_free(&fixture.tree);
+    with_config[3].replaces = false;
+    assert_int_equal(tree_build(&fixture.view, 1, &fixture.tree, &err), -1);
+    assert_non_null(strstr(err.text, "config.json"));
+    error_free(&err);
+}
+
+/* Two views of one directory, each below its own. */
+static void several_views(void **state)
+{
+    static const char *const order[] = {
+        "", "original", "v5", "original/a", "original/a.b", "original/a.safetensors",
+    };
+    struct fixture fixture;
+    struct error err = {0};
+
+    (void)state;
+    make(&fixture);
+    struct view views[2] = {fixture.view, fixture.view};
+    views[0].name = "v5";
+    views[1].name = "original";
+    assert_int_equal(tree_build(views, 2, &fixture.tree, &err), 0);
+    assert_int_equal(fixture.tree.n_inodes, 1 + 2 * 11);
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
+        assert_string_equal(tree_get(&fixture.tree, i + 1)->path, order[i]);
+    assert_int_equal(tree_get(&fixture.tree, TREE_ROOT)->stat.st_nlink, 4);
+    for (int v = 0; v < 2; v++) {
+        char path[64];
+        snprintf(path, sizeof path, "%s/a/deep/y", views[v].name);
+        assert_ptr_equal(walk(&fixture.tree, path)->view, &views[v]);
+        snprintf(path, sizeof path, "%s/b.safetensors", views[v].name);
+        assert_ptr_equal(walk(&fixture.tree, path)->view, &views[v]);
+        assert_int_equal(walk(&fixture.tree, path)->kind, TREE_PLANNED);
+    }
+    tree_free(&fixture.tree);
+}
+
+/* Every kind of file through one call, and which file of the source each is. */
+static void reading(void **state)
+{
+    static const struct {
+        const char *path;
+        bool is_source;
+        uint32_t file; /* of the source, if it is one */
+        uint64_t offset;
+        size_t length;
+        int error;
+    } cases[] = {
+        {"a.safetensors", true, 0, 0, 4096, 0},
+        {"b.safetensors", true, 1, (UINT64_C(5) << 30) - 300, 300, 0},
+        {"model.safetensors.index.json", false, 0, 0, 1, 0},
+        {"config.json", true, 2, 500, 13, 0},
+        {"a/deep/y", true, 5, 7, 100, 0},
+        {"a/x", true, 3, 0, 0, 0},
+        {"a.b/x", true, 4, 20, 30, EIO},
+    };
+    struct fixture fixture;
+    struct error err = {0};
+    char line[256] = "";
+    int log[2];
+
+    (void)state;
+    build(&fixture);
+    assert_int_equal(view_start(&fixture.view, READER_CACHE_MIN, &err), 0);
+    assert_int_equal(pipe2(log, O_CLOEXEC), 0);
+    log_to_descriptor(log[1]);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct tree_inode *inode = walk(&fixture.tree, cases[i].path);
+        unsigned char buffer[4096];
+        struct reader_loan loan;
+        uint32_t file;
+        assert_int_equal(tree_source_file(inode, &file), cases[i].is_source);
+        assert_true(!cases[i].is_source || file == cases[i].file);
+        assert_int_equal(tree_read(inode, cases[i].offset, cases[i].length, buffer, &loan), cases[i].error);
+        if (cases[i].error)
+            continue;
+        assert_int_equal(loan.length, cases[i].length);
+        for (size_t k = 0; k < cases[i].length; k++)
+            assert_int_equal(((const unsigned char *)loan.bytes)[k],
+                             cases[i].is_source ? byte_at(file, cases[i].offset + k) : 'x');
+        reader_take_back(&loan);
+    }
+    log_to_descriptor(STDERR_FILENO);
+    assert_true(read(log[0], line, sizeof line - 1) > 0);
+    assert_non_null(strstr(line, "a.b/x: reading 30 bytes at 20: "));
+    close(log[0]);
+    close(log[1]);
+    assert_false(tree_source_file(walk(&fixture.tree, "a"), &(uint32_t){0}));
+    tree_free(&fixture.tree);
+    reader_free(fixture.view.reader);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -286,6 +425,9 @@ int main(void)
         cmocka_unit_test(modes_of_shards_with_different_owners),
         cmocka_unit_test(kinds_and_files),
         cmocka_unit_test(one_name_for_two_files_is_refused),
+        cmocka_unit_test(a_planned_file_may_replace_another),
+        cmocka_unit_test(several_views),
+        cmocka_unit_test(reading),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
