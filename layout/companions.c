@@ -155,6 +155,19 @@ static size_t find_place(const struct layouts *layouts, const struct bound_layou
     return length > 0 && memmem(*place, length, "experts.", strlen("experts.")) ? length : 0;
 }
 
+/* The same for a group; 0 too where its architecture's own layouts have other modules among the experts. */
+static size_t find_group_place(const struct layouts *layouts, const struct group *group, const char **place)
+{
+    const struct layout_list *own[] = {&group->rule->original, &group->rule->v5};
+    const char *unused;
+
+    for (unsigned i = 0; i < 2; i++)
+        for (unsigned l = 0; l < own[i]->n; l++)
+            if (find_place(layouts, layouts_bound(layouts, group->rule, own[i]->list[l]), &unused) == 0)
+                return 0;
+    return find_place(layouts, group->bound, place);
+}
+
 /* A matrix directly under the place of a group's experts, such as an adapter's. Vectors are the router's
  * there (corrections, norms), and are no part of the experts. */
 static bool claim_by_place(struct recognising *work, uint32_t tensor)
@@ -166,11 +179,11 @@ static bool claim_by_place(struct recognising *work, uint32_t tensor)
     for (size_t end = strlen(info->name) - 1; end > 0; end--) {
         const struct block_entry *block =
             info->name[end] == '.' ? recognising_find_block(work, info->name, end) : NULL;
-        const char *place;
+        const char *place = NULL;
         if (!block || block->n_groups == 0)
             continue;
         const struct group *group = array_at(work->groups, block->first_group);
-        size_t length = find_place(work->input->layouts, group->bound, &place);
+        size_t length = find_group_place(work->input->layouts, group, &place);
         if (length == 0 || strncmp(info->name + end, place, length) != 0)
             continue;
         claim(work, block, tensor);

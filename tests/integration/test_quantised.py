@@ -170,6 +170,8 @@ def test_a_router_among_the_parts_of_a_module_is_none_of_its_experts(mount, tmp_
     split = {f"{block}.experts.{e}.{p}_proj.weight": raw.Tensor("BF16", t.elements[e])
              for p, t in (("up", gate), ("down", down)) for e in range(E)}  # fmt: skip
     assert mounted(mount, src, "--to", "per-expert") == split | router
+    back = write(tmp_path, split | router, "jetmoe", name="back", hidden_size=H)
+    assert mounted(mount, back, "--to", "original") == tensors
 
 
 BARE = {
