@@ -1,3 +1,4 @@
+/* Building a plan: recognise, choose what each group becomes, compile, place, check. */
 #include "plan.h"
 #include "layout/base/array.h"
 #include "placement.h"
@@ -5,11 +6,8 @@
 #include "refusals.h"
 #include "rename.h"
 
-#include <assert.h>
 #include <stdio.h>
 #include <string.h>
-
-#include <utstring.h>
 
 static bool is_relative_target(const char *to)
 {
@@ -228,100 +226,6 @@ static void take_extents(struct planning *p)
     plan->boxes = array_take(p->output.boxes, &plan->arena, &plan->n_boxes);
 }
 
-/* ---- what people are told ---- */
-
-static uint64_t group_size(const struct planning *p, const struct group *group, const char *word)
-{
-    uint8_t axis = axis_find(&p->layouts->words, word);
-
-    return axis == AXIS_NONE ? 0 : group->sizes[axis];
-}
-
-/* What each stored tensor of a group holds. */
-static void describe_sources(struct planning *p)
-{
-    const char **holds = arena_alloc(&p->plan->arena, p->checkpoint->n_tensors * sizeof *holds);
-
-    memset(holds, 0, p->checkpoint->n_tensors * sizeof *holds);
-    for (uint32_t g = 0; g < p->recognition->n_groups; g++) {
-        const struct group *group = &p->recognition->groups[g];
-        for (unsigned f = 0; f < group->bound->n_forms; f++) {
-            if (group->n_members[f] == 0)
-                continue;
-            const char *text = form_text(p->layouts, &group->bound->forms[f], &p->plan->arena);
-            for (uint32_t i = 0; i < group->n_members[f]; i++)
-                holds[group->members[f][i]] = text;
-        }
-    }
-    p->plan->source_holds = holds;
-}
-
-static void describe_groups(struct planning *p)
-{
-    struct plan *plan = p->plan;
-
-    plan->n_groups = p->recognition->n_groups;
-    plan->groups = arena_alloc(&plan->arena, plan->n_groups * sizeof *plan->groups);
-    for (uint32_t g = 0; g < plan->n_groups; g++) {
-        const struct group *group = &p->recognition->groups[g];
-        const struct bound_layout *from = group->bound;
-        const struct bound_layout *to = p->targets[g].bound ? p->targets[g].bound : from;
-        plan->groups[g] = (struct planned_group){.block = group_title(group, &plan->arena),
-                                                 .from = from->layout->name,
-                                                 .to = to->layout->name,
-                                                 .experts = group->n_experts,
-                                                 .inner = group_size(p, group, "inner"),
-                                                 .hidden = group_size(p, group, "hidden")};
-    }
-}
-
-/* One line for each pair of layouts. */
-static void summarise_groups(struct plan *plan)
-{
-    for (uint32_t g = 0; g < plan->n_groups; g++) {
-        const struct planned_group *group = &plan->groups[g];
-        uint32_t n = 0;
-        bool first = true;
-        for (uint32_t i = 0; i < plan->n_groups; i++) {
-            bool same =
-                strcmp(plan->groups[i].from, group->from) == 0 && strcmp(plan->groups[i].to, group->to) == 0;
-            if (same && i < g)
-                first = false;
-            n += same;
-        }
-        if (!first)
-            continue;
-        bool converted = strcmp(group->from, group->to) != 0;
-        notes_add(&plan->notes, NOTE_INFO, "%u %s of experts (%s%s): %s%s%s", n, n == 1 ? "group" : "groups",
-                  group->block, n > 1 ? ", ..." : "", converted ? group->from : "stays ",
-                  converted ? " -> " : "", group->to);
-    }
-}
-
-/* An unknown architecture has no layouts of its own: what was taken for its layout is said. */
-static void say_inferred(struct planning *p)
-{
-    const struct recognition *r = p->recognition;
-
-    if (p->architecture != &p->layouts->unknown)
-        return;
-    for (uint32_t g = 0; g < r->n_groups; g++) {
-        uint32_t same = 0;
-        bool first = true;
-        for (uint32_t i = 0; i < r->n_groups; i++)
-            if (r->groups[i].bound == r->groups[g].bound) {
-                first &= i >= g;
-                same++;
-            }
-        if (first)
-            notes_add(&p->plan->notes, NOTE_INFO,
-                      "model_type %s is not known: %u %s of experts (%s%s) read as %s%s",
-                      planning_model_type(p), same, same == 1 ? "group" : "groups", r->groups[g].block,
-                      same > 1 ? ", ..." : "", r->groups[g].bound->layout->name,
-                      r->groups[g].from_option ? " because --from says so" : " by their names and shapes");
-    }
-}
-
 static int plan_dense(struct planning *p)
 {
     p->plan->dense = true;
@@ -346,7 +250,7 @@ static int plan_experts(struct planning *p)
         return 0;
     }
     choose_targets(p);
-    say_inferred(p);
+    plan_describe_inferred(p);
     return plan_check_groups(p);
 }
 
@@ -381,9 +285,7 @@ static int run(struct planning *p)
     take_extents(p);
     if (placement_build(checkpoint, p->options, &p->output, p->passes, p->plan, p->err) < 0)
         return -1;
-    describe_groups(p);
-    describe_sources(p);
-    summarise_groups(p->plan);
+    plan_describe(p);
     return plan_check_way_back(p);
 }
 
@@ -428,77 +330,4 @@ void plan_free(struct plan *plan)
     notes_free(&plan->notes);
     arena_free(&plan->arena);
     *plan = (struct plan){0};
-}
-
-/* The tensor of the file that holds the byte at `offset`, which lies behind the head. */
-static const struct planned_tensor *find_tensor(const struct plan *plan, const struct planned_file *file,
-                                                uint64_t offset)
-{
-    const struct planned_tensor *tensors = plan->tensors + file->first_tensor;
-    uint32_t low = 0, high = file->n_tensors;
-
-    while (low < high) {
-        const uint32_t middle = low + (high - low) / 2;
-        if (offset < tensors[middle].offset)
-            high = middle;
-        else if (offset >= tensors[middle].offset + tensors[middle].length)
-            low = middle + 1;
-        else
-            return &tensors[middle];
-    }
-    assert(!"a file's tensors have no holes between them");
-    return NULL;
-}
-
-/* The extent of the tensor that holds byte `offset` of it. */
-static const struct extent *find_extent(const struct plan *plan, const struct planned_tensor *tensor,
-                                        uint64_t offset)
-{
-    const struct extent *extents = plan->extents + tensor->first_extent;
-    uint32_t low = 0, high = tensor->n_extents;
-
-    while (low + 1 < high) {
-        const uint32_t middle = low + (high - low) / 2;
-        if (offset < extents[middle].begin)
-            high = middle;
-        else
-            low = middle;
-    }
-    return &extents[low];
-}
-
-struct plan_location plan_locate(const struct plan *plan, const struct planned_file *file, uint64_t offset)
-{
-    assert(offset < file->size);
-    if (file->verbatim_shard != PLAN_NO_SHARD)
-        return (struct plan_location){.file = file, .inside = offset, .left = file->size - offset};
-    if (offset < file->head_length)
-        return (struct plan_location){.file = file, .inside = offset, .left = file->head_length - offset};
-    const struct planned_tensor *tensor = find_tensor(plan, file, offset);
-    const struct extent *extent = find_extent(plan, tensor, offset - tensor->offset);
-    const uint64_t inside = offset - tensor->offset - extent->begin;
-    assert(inside < extent->length);
-    return (struct plan_location){file, tensor, extent, inside, extent->length - inside};
-}
-
-bool plan_locate_next(const struct plan *plan, struct plan_location *location)
-{
-    const struct planned_file *file = location->file;
-    const struct planned_tensor *tensor = location->tensor, *end;
-    const struct extent *extent = location->extent;
-
-    if (file->verbatim_shard != PLAN_NO_SHARD)
-        return false;
-    end = plan->tensors + file->first_tensor + file->n_tensors;
-    if (tensor && ++extent < plan->extents + tensor->first_extent + tensor->n_extents) {
-        *location = (struct plan_location){file, tensor, extent, 0, extent->length};
-        return true;
-    }
-    for (tensor = tensor ? tensor + 1 : end - file->n_tensors; tensor < end; tensor++)
-        if (tensor->n_extents > 0) {
-            extent = plan->extents + tensor->first_extent;
-            *location = (struct plan_location){file, tensor, extent, 0, extent->length};
-            return true;
-        }
-    return false;
 }

@@ -1,4 +1,4 @@
-/* What plan_build() works with: shared by its parts (plan.c, plan_check.c). */
+/* What plan_build() (plan.c) works with: shared by its parts, plan_*.c. */
 #ifndef MOEFS_LAYOUT_PLANNING_H
 #define MOEFS_LAYOUT_PLANNING_H
 
@@ -28,6 +28,12 @@ bool planning_leaves(const struct planning *p, const char *block);
 
 /* Everything that refuses a checkpoint before anything is compiled, all reasons at once. */
 int plan_check_groups(struct planning *p);
+
+/* Says, where the architecture is not known and so has no layouts of its own, what each group was read as. */
+void plan_describe_inferred(struct planning *p);
+
+/* Fills in plan.groups, plan.source_holds and the notes on what becomes what. */
+void plan_describe(struct planning *p);
 
 /* Recognises the planned names and shapes again: what would be read as something else is said now, and what
  * could not be read at all is refused. */
