@@ -33,13 +33,19 @@ static void set_size(struct stat *stat, uint64_t size)
     stat->st_blksize = TREE_BLOCK_SIZE;
 }
 
+/* Modes are the source's, with the owner's right to write: the mount refuses writers whatever they say, but a
+ * recursive copy takes them over, and its owner must be able to change and remove it. */
+#define FILE_MODES 0644
+#define DIRECTORY_MODES 0555
+#define DIRECTORY_WRITE 0200
+
 /* What everything computed from the shards has in common. Whoever reads a virtual file may see bytes of any
  * shard, so it grants only what every shard grants to everyone in the class; where owners differ, what it
  * grants to others. */
 static struct stat virtual_stat(const struct directory *directory)
 {
     struct stat stat = {.st_nlink = 1, .st_uid = directory->top.uid, .st_gid = directory->top.gid};
-    mode_t mode = 0444;
+    mode_t mode = FILE_MODES;
 
     for (uint32_t i = 0; i < directory->checkpoint.n_shards; i++) {
         const struct source_info *shard = &directory->source->files[i];
@@ -51,7 +57,7 @@ static struct stat virtual_stat(const struct directory *directory)
         mode_t others = shard->mode & 0004;
         mode &= shard->mode;
         if (shard->uid != stat.st_uid)
-            mode &= ~(mode_t)0400 | others << 6;
+            mode &= ~(mode_t)0600 | others << 6;
         if (shard->gid != stat.st_gid)
             mode &= ~(mode_t)0040 | others << 3;
         if (shard->mtime.tv_sec > stat.st_mtim.tv_sec ||
@@ -73,11 +79,11 @@ static struct stat passed_stat(const struct source_info *info, bool is_directory
                         .st_ctim = info->mtime};
 
     if (is_directory) {
-        stat.st_mode = S_IFDIR | (info->mode & 0555);
+        stat.st_mode = S_IFDIR | (info->mode & DIRECTORY_MODES) | DIRECTORY_WRITE;
         stat.st_nlink = 2;
         set_size(&stat, 4096);
     } else {
-        stat.st_mode = S_IFREG | (info->mode & 0444);
+        stat.st_mode = S_IFREG | (info->mode & FILE_MODES);
         stat.st_nlink = 1;
         set_size(&stat, info->size);
     }

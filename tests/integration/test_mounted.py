@@ -166,12 +166,12 @@ def test_attributes(mount, src):
     os.utime(src / "model.safetensors.index.json", ns=(1, 1_900_000_000_000_000_000))
     newest = 1_700_000_000_000_000_001
     expected = {
-        "config.json": (0o100444, 0, 0, 1_000_000_007),
-        "tokenizer.json": (0o100440, 12, 34, os.stat(src / "tokenizer.json").st_mtime_ns),
-        "model-00001-of-00002.safetensors": (0o100400, 0, 0, newest),
-        "model-00002-of-00002.safetensors": (0o100400, 0, 0, newest),
-        "model.safetensors.index.json": (0o100400, 0, 0, newest),
-        "assets": (0o040550, 0, 0, os.stat(src / "assets").st_mtime_ns),
+        "config.json": (0o100644, 0, 0, 1_000_000_007),
+        "tokenizer.json": (0o100640, 12, 34, os.stat(src / "tokenizer.json").st_mtime_ns),
+        "model-00001-of-00002.safetensors": (0o100600, 0, 0, newest),
+        "model-00002-of-00002.safetensors": (0o100600, 0, 0, newest),
+        "model.safetensors.index.json": (0o100600, 0, 0, newest),
+        "assets": (0o040750, 0, 0, os.stat(src / "assets").st_mtime_ns),
     }
     with mount(src) as m:
         for name, want in expected.items():
@@ -233,6 +233,33 @@ def test_read_only(mount, src):
         with pytest.raises(OSError) as failure:
             os.getxattr(m / "config.json", "user.x")
         assert failure.value.errno == errno.EOPNOTSUPP
+
+
+def test_copies_can_be_changed(mount, src, public):
+    """An ordinary user's copy takes the modes over: it can be added to, written over, copied again and removed."""
+    mnt, home = public / "mnt", public / "home"
+    mnt.mkdir()
+    home.mkdir()
+    os.chown(home, 65534, 65534)
+    (src / "tokenizer.json").chmod(0o444)
+    script = """
+        cp -r "$1" "$2/copy"
+        touch "$2/copy/new" "$2/copy/assets/new"
+        for file in "$2"/copy/*.safetensors "$2/copy/config.json"; do echo more >>"$file"; done
+        cp -rf "$1/." "$2/copy"
+        diff -r "$1" "$2/copy" || :
+        stat -c %a "$2/copy/tokenizer.json"
+        rm -r "$2/copy"
+        for path in "$1/config.json" "$1/new"; do echo more >>"$path" || :; done
+        mkdir "$1/new" || :
+        rm -f "$1/config.json" || :
+    """
+    with mount(src, "-o", "allow_other", at=mnt):
+        done = as_nobody("sh", "-ec", script, "sh", mnt, home)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"Only in {home}/copy/assets: new", f"Only in {home}/copy: new", "444"]
+    assert done.stderr.count("Read-only file system") == 4, done.stderr
+    mnt.rmdir()
 
 
 def test_opening_never_truncates(mount, src):

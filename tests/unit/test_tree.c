@@ -192,15 +192,15 @@ static void attributes(void **state)
         blkcnt_t blocks; /* of 512 bytes */
         struct timespec mtime;
     } cases[] = {
-        {"", S_IFDIR | 0555, 11, 12, 4, 4096, 8, {90, 2}},
-        {"a", S_IFDIR | 0555, 0, 0, 3, 4096, 8, {0, 0}},
-        {"a.b", S_IFDIR | 0500, 3, 0, 2, 4096, 8, {50, 1}},
-        {"config.json", S_IFREG | 0444, 1, 2, 1, 513, 2, {70, 3}},
-        {"a/x", S_IFREG | 0400, 0, 0, 1, 0, 0, {0, 0}},
+        {"", S_IFDIR | 0755, 11, 12, 4, 4096, 8, {90, 2}},
+        {"a", S_IFDIR | 0755, 0, 0, 3, 4096, 8, {0, 0}},
+        {"a.b", S_IFDIR | 0700, 3, 0, 2, 4096, 8, {50, 1}},
+        {"config.json", S_IFREG | 0644, 1, 2, 1, 513, 2, {70, 3}},
+        {"a/x", S_IFREG | 0600, 0, 0, 1, 0, 0, {0, 0}},
         /* what both shards allow; the newer shard's time */
-        {"a.safetensors", S_IFREG | 0440, 7, 8, 1, 4096, 8, {100, 9}},
-        {"b.safetensors", S_IFREG | 0440, 7, 8, 1, INT64_C(5) << 30, INT64_C(5) << 21, {100, 9}},
-        {"model.safetensors.index.json", S_IFREG | 0440, 7, 8, 1, 1, 1, {100, 9}},
+        {"a.safetensors", S_IFREG | 0640, 7, 8, 1, 4096, 8, {100, 9}},
+        {"b.safetensors", S_IFREG | 0640, 7, 8, 1, INT64_C(5) << 30, INT64_C(5) << 21, {100, 9}},
+        {"model.safetensors.index.json", S_IFREG | 0640, 7, 8, 1, 1, 1, {100, 9}},
     };
     struct fixture fixture;
 
@@ -234,7 +234,8 @@ static void modes_of_shards_with_different_owners(void **state)
     } cases[] = {
         {0400, 0400, 7, 8, 0400}, {0400, 0400, 9, 8, 0000}, {0444, 0440, 9, 8, 0040},
         {0444, 0440, 7, 9, 0400}, {0444, 0444, 9, 9, 0444}, {0640, 0644, 9, 8, 0440},
-        {0644, 0640, 9, 9, 0000}, {0777, 0755, 7, 8, 0444},
+        {0644, 0640, 9, 9, 0000}, {0777, 0755, 7, 8, 0644}, {0644, 0644, 7, 9, 0644},
+        {0666, 0600, 7, 8, 0600}, {0644, 0444, 7, 8, 0444}, {0666, 0666, 9, 9, 0444},
     };
 
     (void)state;
