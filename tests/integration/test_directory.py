@@ -6,6 +6,7 @@ The expected listing is written down in the case; contents that pass through are
 import concurrent.futures
 import contextlib
 import ctypes
+import json
 import os
 import resource
 import shutil
@@ -98,6 +99,18 @@ def config_lfs_pointer(src):
 @refused("config.json cannot be hidden", options=["--exclude", "*.json"])
 def config_excluded(src):
     base(src)
+
+
+@refused("config.json has 4194305 bytes, more than the 4194304")
+def config_too_large(src):
+    base(src)
+    write(src / "config.json", json.dumps(config()).ljust((4 << 20) + 1))
+
+
+@shown(names=PLAIN | WEIGHTS)
+def config_as_large_as_it_may_be(src):
+    base(src)
+    write(src / "config.json", json.dumps(config()).ljust(4 << 20))
 
 
 @shown(names=PLAIN | WEIGHTS)
