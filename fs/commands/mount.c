@@ -247,12 +247,12 @@ static int prepare(struct mount *mount, struct error *err)
         return -1;
     if (directory_open(mount->operands.list[0], &mount->options.plan.directory, &mount->directory, err) < 0)
         return -1;
+    messages_print_notes(&mount->directory.notes);
     if (view_open(&mount->view, &mount->directory, &mount->options.plan.plan, err) < 0 ||
         tree_build(&mount->view, 1, &mount->tree, err) < 0)
         return -1;
     if (make_fuse_options(mount, &nonempty, err) < 0 || choose_mount_point(mount, nonempty, err) < 0)
         return -1;
-    messages_print_notes(&mount->directory.notes);
     messages_print_notes(&mount->view.plan.notes);
     fit_memory(mount);
     messages_print_notes(&mount->memory_notes);

@@ -2,11 +2,13 @@
 #include "weights.h"
 
 #include "load.h"
+#include "weight_names.h"
 
 #include "layout/base/text.h"
 
 #include <string.h>
 
+#define LISTED_MAX 8 /* names in one message */
 #define SINGLE_FILE "model.safetensors"
 
 struct choice {
@@ -15,17 +17,6 @@ struct choice {
     struct weights *weights;
     struct error *err;
 };
-
-static bool is_safetensors(const char *path)
-{
-    return listing_ends_with(path, ".safetensors");
-}
-
-/* model.safetensors.index.json, and with a variant: model.safetensors.index.fp16.json */
-static bool is_index_name(const char *path)
-{
-    return strstr(path, ".safetensors.index.") && listing_ends_with(path, ".json");
-}
 
 /* NULL unless the scan has a regular file of that name that may be shown. */
 static const struct listed *find_file(const struct listing *listing, const char *name)
@@ -120,7 +111,7 @@ static int choose_named(const struct choice *choice, const char *name)
     if (strchr(name, '/') || !*name)
         return error_set(choice->err, "%s is \"%s\": it must name a file directly in %s", by, name,
                          choice->listing->top.path);
-    if (!is_safetensors(name) && !listing_ends_with(name, ".safetensors.index.json"))
+    if (!name_is_safetensors(name) && !listing_ends_with(name, ".safetensors.index.json"))
         return error_set(
             choice->err,
             "%s is \"%s\": moefs reads safetensors only (*.safetensors or *.safetensors.index.json)", by,
@@ -128,7 +119,7 @@ static int choose_named(const struct choice *choice, const char *name)
     const struct listed *file = find_file(choice->listing, name);
     if (!file)
         return refuse_name(choice, by, name);
-    if (is_safetensors(name)) {
+    if (name_is_safetensors(name)) {
         take_file(choice, file);
         return 0;
     }
@@ -153,46 +144,35 @@ static int choose_of_both(const struct choice *choice, const struct listed *inde
         choice->listing->top.path, index->n_files);
 }
 
-static bool is_consolidated(const struct listed *found)
-{
-    const char *name = strrchr(found->info.path, '/');
-
-    name = name ? name + 1 : found->info.path;
-    return found->kind == LISTED_FILE && strncmp(name, "consolidated", 12) == 0 &&
-           (is_safetensors(name) || listing_ends_with(name, ".pth"));
-}
-
-static bool is_adapter(const struct listed *found)
-{
-    return found->kind == LISTED_FILE && listing_is_top(found) &&
-           strncmp(found->info.path, "adapter", 7) == 0 &&
-           (is_safetensors(found->info.path) || listing_ends_with(found->info.path, ".bin"));
-}
-
-static bool is_gguf(const struct listed *found)
-{
-    return found->kind == LISTED_FILE && listing_ends_with(found->info.path, ".gguf");
-}
-
-static bool is_pickle(const struct listed *found)
-{
-    static const char *const ends[] = {".bin", ".pth", ".pt", ".ckpt"};
-
-    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (found->kind == LISTED_FILE && listing_ends_with(found->info.path, ends[i]))
-            return !is_consolidated(found) && !is_adapter(found);
-    return false;
-}
-
 static bool is_excluded_weight(const struct listed *found)
 {
-    return found->kind == LISTED_EXCLUDED && listing_is_top(found) && is_safetensors(found->info.path);
+    return found->kind == LISTED_EXCLUDED && listing_is_top(found) && name_is_safetensors(found->info.path);
 }
 
 static bool is_lower_safetensors(const struct listed *found)
 {
-    return found->kind == LISTED_FILE && !listing_is_top(found) && is_safetensors(found->info.path) &&
-           !is_consolidated(found);
+    return found->kind == LISTED_FILE && !listing_is_top(found) && name_is_safetensors(found->info.path) &&
+           !listed_is_consolidated(found);
+}
+
+/* Names as weight files have, which belong to something that is none. */
+static void add_what_is_no_file(const struct choice *choice)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < choice->listing->n; i++) {
+        const struct listed *listed = &choice->listing->list[i];
+        const bool is_no_file =
+            listed->kind == LISTED_DIRECTORY || listed->kind == LISTED_SPECIAL || listed->kind == LISTED_LOOP;
+        if (!is_no_file || !listing_is_top(listed) || !name_is_safetensors(listed->info.path))
+            continue;
+        if (n < LISTED_MAX)
+            error_add(choice->err, "  %s is a %s and not a file", listed->info.path,
+                      listing_kind_name(listed));
+        n++;
+    }
+    if (n > LISTED_MAX)
+        error_add(choice->err, "  and %zu more", n - LISTED_MAX);
 }
 
 static int refuse_without_weights(const struct choice *choice)
@@ -201,17 +181,19 @@ static int refuse_without_weights(const struct choice *choice)
         bool (*is)(const struct listed *found);
         const char *text;
     } formats[] = {
-        {is_gguf,
+        {listed_is_gguf,
          "GGUF files, which moefs does not read (use the safetensors checkpoint they were made from)"},
-        {is_pickle, "PyTorch .bin/.pth files, which moefs does not read (convert them to safetensors first)"},
-        {is_consolidated,
+        {listed_is_pickle,
+         "PyTorch .bin/.pth files, which moefs does not read (convert them to safetensors first)"},
+        {listed_is_consolidated,
          "consolidated weights, whose tensors are not in the transformers format that moefs reads"},
-        {is_adapter, "an adapter, which is no checkpoint of its own"},
+        {listed_is_adapter, "an adapter, which is no checkpoint of its own"},
         {is_lower_safetensors, "weights in a subdirectory: mount it separately"},
         {is_excluded_weight, "weights that --exclude hides"},
     };
 
     error_set(choice->err, "%s holds no safetensors weights", choice->listing->top.path);
+    add_what_is_no_file(choice);
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
         cleanup_free char *names = listing_names(choice->listing, formats[i].is);
         if (names)
@@ -224,8 +206,8 @@ static int choose_all(const struct choice *choice)
 {
     for (size_t i = 0; i < choice->listing->n; i++) {
         const struct listed *found = &choice->listing->list[i];
-        if (found->kind != LISTED_FILE || !listing_is_top(found) || !is_safetensors(found->info.path) ||
-            is_consolidated(found) || is_adapter(found))
+        if (found->kind != LISTED_FILE || !listing_is_top(found) || !name_is_safetensors(found->info.path) ||
+            listed_is_consolidated(found) || listed_is_adapter(found))
             continue;
         if (!text_is_utf8(found->info.path))
             return error_set(
@@ -263,7 +245,7 @@ static bool index_stays_true(const struct listing *listing, struct source *sourc
     struct error err = {0};
     size_t length;
 
-    cleanup_free char *text = load_file(source, file->file, INDEX_LENGTH_MAX, &length, &err);
+    cleanup_free char *text = load_file(source, file->file, WEIGHTS_OTHER_INDEXES_MAX, &length, &err);
     bool is_true = text && index_parse(file->info.path, text, length, &arena, &index, &err) == 0;
     for (size_t i = 0; is_true && i < index.n_files; i++) {
         const struct listed *named = find_file(listing, index.files[i]);
@@ -274,27 +256,46 @@ static bool index_stays_true(const struct listing *listing, struct source *sourc
     return is_true;
 }
 
+static void note_marked(const struct listing *listing, const bool *marks, struct notes *notes,
+                        enum note_kind kind, const char *before, const char *after)
+{
+    cleanup_free char *names = listing_marked_names(listing, marks);
+
+    if (names)
+        notes_add(notes, kind, "%s%s%s", before, names, after);
+}
+
 /* Other indexes name files that the mount does not have, or not with those tensors. One that has the name of
  * the index to generate would be taken for it. */
 static void hide_other_indexes(const struct listing *listing, struct source *source, struct weights *weights,
                                struct notes *notes)
 {
-    cleanup_free bool *marks = xcalloc(listing->n + 1, sizeof *marks);
+    cleanup_free bool *untrue = xcalloc(listing->n + 1, sizeof *untrue);
+    cleanup_free bool *unread = xcalloc(listing->n + 1, sizeof *unread);
+    uint64_t left = WEIGHTS_OTHER_INDEXES_MAX;
 
     for (size_t i = 0; i < listing->n; i++) {
-        const struct listed *found = &listing->list[i];
-        if (found->kind == LISTED_FILE && weights->roles[i] == ROLE_PASS && listing_is_top(found) &&
-            is_index_name(found->info.path) &&
-            (strcmp(found->info.path, weights->index_name) == 0 ||
-             !index_stays_true(listing, source, weights, found))) {
-            weights->roles[i] = ROLE_HIDDEN;
-            marks[i] = true;
+        const struct listed *listed = &listing->list[i];
+        if (listed->kind != LISTED_FILE || weights->roles[i] != ROLE_PASS || !listing_is_top(listed) ||
+            !name_is_index(listed->info.path))
+            continue;
+        const uint64_t size = source->files[listed->file].size;
+        if (strcmp(listed->info.path, weights->index_name) == 0) {
+            untrue[i] = true;
+        } else if (size > left) {
+            unread[i] = true;
+        } else {
+            left -= size;
+            untrue[i] = !index_stays_true(listing, source, weights, listed);
         }
+        if (untrue[i] || unread[i])
+            weights->roles[i] = ROLE_HIDDEN;
     }
-    cleanup_free char *names = listing_marked_names(listing, marks);
-    if (names)
-        notes_add(notes, NOTE_WARNING,
-                  "not shown, an index of files that the mount does not hold unchanged: %s", names);
+    note_marked(listing, untrue, notes, NOTE_WARNING,
+                "not shown, an index of files that the mount does not hold unchanged: ", "");
+    note_marked(
+        listing, unread, notes, NOTE_WARNING,
+        "not shown, an index that is not looked at because such indexes may have 64 MiB in all: ", "");
 }
 
 /* Marks the directory that holds the file, or with `at_top` the one in SRC that it lies below. */
@@ -308,12 +309,6 @@ static void mark_directory(const struct listing *listing, const struct listed *f
         marks[directory - listing->list] = true;
 }
 
-static bool is_weight_format(const struct listed *found)
-{
-    return is_safetensors(found->info.path) || is_pickle(found) || is_gguf(found) || is_consolidated(found) ||
-           is_adapter(found);
-}
-
 static void note_unconverted(const struct listing *listing, const struct weights *weights,
                              struct notes *notes)
 {
@@ -321,17 +316,15 @@ static void note_unconverted(const struct listing *listing, const struct weights
 
     for (size_t i = 0; i < listing->n; i++) {
         const struct listed *found = &listing->list[i];
-        if (found->kind != LISTED_FILE || weights->roles[i] != ROLE_PASS || !is_weight_format(found))
+        if (found->kind != LISTED_FILE || weights->roles[i] != ROLE_PASS || !listed_is_weight_format(found))
             continue;
         if (listing_is_top(found))
             marks[i] = true;
         else
             mark_directory(listing, found, true, marks);
     }
-    cleanup_free char *names = listing_marked_names(listing, marks);
-    if (names)
-        notes_add(notes, NOTE_INFO, "not converted, shown as they are: weights in %s (--exclude hides them)",
-                  names);
+    note_marked(listing, marks, notes, NOTE_INFO, "not converted, shown as they are: weights in ",
+                " (--exclude hides them)");
 }
 
 static void note_other_checkpoints(const struct listing *listing, struct notes *notes)
@@ -341,18 +334,33 @@ static void note_other_checkpoints(const struct listing *listing, struct notes *
     for (size_t i = 0; i < listing->n; i++) {
         const struct listed *found = &listing->list[i];
         const char *name = strrchr(found->info.path, '/');
-        if (name && found->kind == LISTED_FILE && (strcmp(name, "/config.json") == 0 || is_index_name(name)))
+        if (name && found->kind == LISTED_FILE && (strcmp(name, "/config.json") == 0 || name_is_index(name)))
             mark_directory(listing, found, false, marks);
     }
-    cleanup_free char *names = listing_marked_names(listing, marks);
-    if (names)
-        notes_add(notes, NOTE_INFO, "a checkpoint of its own, shown unconverted: %s: mount it separately",
-                  names);
+    note_marked(listing, marks, notes, NOTE_INFO,
+                "a checkpoint of its own, shown unconverted: ", ": mount it separately");
+}
+
+/* Without an index every *.safetensors counts: a file that some tool has left there, too. Those are named that
+ * are not part of a numbered series. */
+static void note_unnumbered(const struct listing *listing, const struct weights *weights, struct notes *notes)
+{
+    cleanup_free bool *marks = xcalloc(listing->n + 1, sizeof *marks);
+
+    if (weights->has_index || weights->n_files < 2)
+        return;
+    for (size_t i = 0; i < weights->n_files; i++)
+        if (!name_is_numbered(weights->files[i]->info.path))
+            marks[weights->files[i] - listing->list] = true;
+    note_marked(listing, marks, notes, NOTE_WARNING,
+                "there is no index, so every *.safetensors at the top counts as weights, also ",
+                " (--exclude hides a file)");
 }
 
 void weights_note_others(const struct listing *listing, struct source *source, struct weights *weights,
                          struct notes *notes)
 {
+    note_unnumbered(listing, weights, notes);
     hide_other_indexes(listing, source, weights, notes);
     note_unconverted(listing, weights, notes);
     note_other_checkpoints(listing, notes);

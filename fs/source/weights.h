@@ -13,6 +13,9 @@
 
 #define WEIGHTS_INDEX_DEFAULT "model.safetensors.index.json"
 
+/* Bytes that the other indexes at the top may have together. */
+#define WEIGHTS_OTHER_INDEXES_MAX (UINT64_C(64) << 20)
+
 /* What becomes of a name in the mount. */
 enum weights_role { ROLE_PASS, ROLE_WEIGHT, ROLE_HIDDEN };
 
@@ -38,7 +41,8 @@ int weights_choose(const struct listing *listing, struct source *source, const s
 void weights_free(struct weights *weights);
 
 /* Once the weights are chosen: hides the indexes that would no longer be true, and notes what passes through
- * although a user might take it for converted: other weights, other checkpoints below. */
+ * although a user might take it for converted: other weights, other checkpoints below. And the reverse: what
+ * counts as weights because there is no index. */
 void weights_note_others(const struct listing *listing, struct source *source, struct weights *weights,
                          struct notes *notes);
 

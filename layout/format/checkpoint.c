@@ -146,9 +146,10 @@ static int settle_name(struct settling *settling, size_t first, size_t end, cons
     if (!found)
         return error_set(settling->err, "tensor '%s' is in %s and in %s, and %s%s", name,
                          shard_name(settling, first), shard_name(settling, first + 1),
-                         !settling->index ? "there is no index to decide between them"
-                         : !entry         ? "the index does not name it"
-                                          : "the index names a third file: ",
+                         !settling->index
+                             ? "there is no index to decide between them (--exclude hides a file)"
+                         : !entry ? "the index does not name it"
+                                  : "the index names a third file: ",
                          entry ? file : "");
     for (size_t i = first; i < end; i++)
         if (shard_of(settling, i) != wanted)

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import socket
 import struct
 
+import numpy as np
 import pytest
 from directory_cases import (
     INDEX, LFS, ONE, PLAIN, REFUSED, SHOWN, TWO, WEIGHTS, base, check_refused, check_shown, config, index_of,
@@ -123,6 +125,54 @@ def without_an_index(src):
     shard(src / "adapter_model.safetensors", 2)
 
 
+@shown(names=PLAIN | WEIGHTS, not_said=["there is no index"])
+def without_an_index_but_numbered(src):
+    base(src)
+    (src / INDEX).unlink()
+
+
+@shown(
+    "there is no index", "also lora.safetensors (--exclude hides a file)", names=PLAIN | WEIGHTS | {"lora.safetensors"}
+)
+def without_an_index_and_a_file_of_another_kind(src):
+    without_an_index_but_numbered(src)
+    save_file({"lora.weight": np.zeros(3, np.float32)}, src / "lora.safetensors")
+
+
+@refused("also lora.safetensors", "--exclude", "lora_A.weight")
+def without_an_index_and_an_adapter_that_cannot_stay(src):
+    without_an_index_but_numbered(src)
+    name = "base_model.model.model.layers.0.mlp.experts.0.gate_proj.lora_A.weight"
+    save_file({name: np.zeros((4, 5), np.float32)}, src / "lora.safetensors")
+
+
+@refused("lora.safetensors", ONE, "no index to decide", "--exclude")
+def without_an_index_and_a_tensor_twice(src):
+    without_an_index_but_numbered(src)
+    shard(src / "lora.safetensors", 0)
+
+
+TRAINER = (
+    "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "rng_state.pth", "rng_state_1.pth", "training_args.bin",
+    "random_states_0.pkl", "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
+)
+
+
+@shown(names=PLAIN | WEIGHTS | set(TRAINER), not_said=["not converted"])
+def what_a_trainer_saves(src):
+    """Its state beside the weights, which are no weights."""
+    base(src)
+    for name in TRAINER:
+        write(src / name, "state")
+
+
+@refused("no safetensors weights\n")
+def only_what_a_trainer_saves(src):
+    base(src, weights=False)
+    for name in TRAINER:
+        write(src / name, "state")
+
+
 @shown(
     "not converted",
     "adapter_model.bin",
@@ -173,6 +223,15 @@ def another_index_of_an_excluded_file(src):
     another_index_that_stays_true(src)
 
 
+@shown("not shown, an index that is not looked at", "extra-07.safetensors.index.json and 12 more", names=PLAIN | WEIGHTS)
+def other_indexes_too_large(src):
+    """Holes: they take no room, and 20 GiB to read."""
+    base(src)
+    for i in range(20):
+        write(src / f"extra-{i:02}.safetensors.index.json", "")
+        os.truncate(src / f"extra-{i:02}.safetensors.index.json", 1 << 30)
+
+
 @shown("not shown, an index", "model.safetensors.index.fp16.json", names=PLAIN | WEIGHTS)
 def another_index_of_the_weights(src):
     base(src)
@@ -214,6 +273,47 @@ def only_an_adapter(src):
 def only_below(src):
     base(src, weights=False)
     shard(src / "transformer" / "model.safetensors", 0, 1)
+
+
+def what_is_no_file(make):
+    def case(src):
+        base(src, weights=False)
+        make(src / "model.safetensors")
+
+    case.__name__ = make.__name__
+    return case
+
+
+@refused("no safetensors weights", "model.safetensors is a directory and not a file")
+@what_is_no_file
+def weights_name_of_a_directory(path):
+    path.mkdir()
+
+
+@refused("no safetensors weights", "model.safetensors is a fifo and not a file")
+@what_is_no_file
+def weights_name_of_a_fifo(path):
+    os.mkfifo(path)
+
+
+@refused("no safetensors weights", "model.safetensors is a socket and not a file")
+@what_is_no_file
+def weights_name_of_a_socket(path):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+
+
+@refused("no safetensors weights", "model.safetensors is a link loop and not a file")
+@what_is_no_file
+def weights_name_of_a_link_loop(path):
+    path.symlink_to(path.name)
+
+
+@refused("no safetensors weights", "09.safetensors is a directory and not a file", "and 4 more")
+def weights_names_of_many_directories(src):
+    base(src, weights=False)
+    for i in range(2, 14):
+        (src / f"{i:02}.safetensors").mkdir()
 
 
 @refused("no safetensors weights\n")

@@ -74,7 +74,7 @@ static const struct settle_case CASES[] = {
     {{"ab", "b"},
      NULL,
      NULL,
-     "tensor 'b' is in 1 and in 2, and there is no index to decide between them",
+     "tensor 'b' is in 1 and in 2, and there is no index to decide between them (--exclude hides a file)",
      NULL},
     {{"ab", "b"}, "{\"a\":\"1\"}", NULL, "tensor 'b' is in 1 and in 2, and the index does not name it", NULL},
     {{"ab", "b", "c"},
