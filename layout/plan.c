@@ -230,7 +230,7 @@ static int plan_dense(struct planning *p)
 {
     p->plan->dense = true;
     notes_add(&p->plan->notes, NOTE_INFO,
-              "no experts here (a dense model): everything passes through unchanged");
+              "no MoE layer here (a dense model): everything passes through unchanged");
     return 0;
 }
 

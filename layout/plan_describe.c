@@ -49,23 +49,24 @@ static void describe_groups(struct planning *p)
 }
 
 /* One line for each pair of layouts. */
-static void summarise_groups(struct plan *plan)
+static void summarise_groups(const struct recognition *r, struct plan *plan)
 {
     for (uint32_t g = 0; g < plan->n_groups; g++) {
         const struct planned_group *group = &plan->groups[g];
+        const char *layer = ""; /* the last one that was counted: two sets of experts in a layer are one */
         uint32_t n = 0;
         bool first = true;
         for (uint32_t i = 0; i < plan->n_groups; i++) {
-            bool same =
-                strcmp(plan->groups[i].from, group->from) == 0 && strcmp(plan->groups[i].to, group->to) == 0;
-            if (same && i < g)
-                first = false;
-            n += same;
+            if (strcmp(plan->groups[i].from, group->from) != 0 || strcmp(plan->groups[i].to, group->to) != 0)
+                continue;
+            first &= i >= g;
+            n += strcmp(r->groups[i].block, layer) != 0;
+            layer = r->groups[i].block;
         }
         if (!first)
             continue;
         bool converted = strcmp(group->from, group->to) != 0;
-        notes_add(&plan->notes, NOTE_INFO, "%u %s of experts (%s%s): %s%s%s", n, n == 1 ? "group" : "groups",
+        notes_add(&plan->notes, NOTE_INFO, "%u MoE %s (%s%s): %s%s%s", n, n == 1 ? "layer" : "layers",
                   group->block, n > 1 ? ", ..." : "", converted ? group->from : "stays ",
                   converted ? " -> " : "", group->to);
     }
@@ -86,9 +87,8 @@ void plan_describe_inferred(struct planning *p)
                 same++;
             }
         if (first)
-            notes_add(&p->plan->notes, NOTE_INFO,
-                      "model_type %s is not known: %u %s of experts (%s%s) read as %s%s",
-                      planning_model_type(p), same, same == 1 ? "group" : "groups", r->groups[g].block,
+            notes_add(&p->plan->notes, NOTE_INFO, "model_type %s is not known: %u MoE %s (%s%s) read as %s%s",
+                      planning_model_type(p), same, same == 1 ? "layer" : "layers", r->groups[g].block,
                       same > 1 ? ", ..." : "", r->groups[g].bound->layout->name,
                       r->groups[g].from_option ? " because --from says so" : " by their names and shapes");
     }
@@ -98,5 +98,5 @@ void plan_describe(struct planning *p)
 {
     describe_groups(p);
     describe_sources(p);
-    summarise_groups(p->plan);
+    summarise_groups(p->recognition, p->plan);
 }

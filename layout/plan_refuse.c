@@ -421,12 +421,12 @@ static int check_from(struct planning *p)
         if (r->groups[g].from_option)
             return 0;
     if (r->n_groups > 0)
-        return error_set(p->err, "--from %s: fits no group of experts (%s is %s)", p->from,
-                         r->groups[0].block, r->groups[0].bound->layout->name);
+        return error_set(p->err, "--from %s: fits no MoE layer (%s is %s)", p->from, r->groups[0].block,
+                         r->groups[0].bound->layout->name);
     if (r->n_unfit > 0)
-        return error_set(p->err, "--from %s: fits no group of experts (%s: %s)", p->from, r->unfit[0].block,
+        return error_set(p->err, "--from %s: fits no MoE layer (%s: %s)", p->from, r->unfit[0].block,
                          r->unfit[0].reason);
-    return error_set(p->err, "--from %s: fits no group of experts: there is none", p->from);
+    return error_set(p->err, "--from %s: fits no MoE layer: there is none", p->from);
 }
 
 int plan_check_groups(struct planning *p)

@@ -27,7 +27,8 @@ _moefs() {
     fi
     if [[ -z $words ]]; then
         case $COMP_CWORD,${COMP_WORDS[1]} in
-        1,*) words='mount umount plan verify sample layouts --help --version' ;;
+        1,*) words='mount umount plan verify sample layouts help --help --version' ;;
+        2,help) words='mount umount plan verify sample layouts' ;;
         *,mount) words='--to --from --fp8 --max-shard-size --cache-size --readahead --kernel-read-ahead --source-cache --passthrough --follow-symlinks --exclude --foreground --log-file -o --help' ;;
         *,umount) words='--lazy --help' ;;
         *,layouts) words='--check --help' ;;
@@ -39,7 +40,7 @@ _moefs() {
             ;;
         *) words=--help ;;
         esac
-        if [[ $COMP_CWORD -gt 1 && $current != -* && ! (${COMP_WORDS[1]} == sample && $COMP_CWORD -eq 2) ]]; then
+        if [[ $COMP_CWORD -gt 1 && $current != -* && ! (${COMP_WORDS[1]} == sample && $COMP_CWORD -eq 2) && ${COMP_WORDS[1]} != help ]]; then
             compopt -o filenames
             mapfile -t COMPREPLY < <(compgen -d -- "$current")
             return

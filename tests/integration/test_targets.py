@@ -89,7 +89,7 @@ def test_torchtitan_leaves_multi_token_prediction(run_moefs, mount, tmp_path, mt
     beside = lay_out("per-expert", mtp, m.dtype, m.weights[BLOCKS[1]], suffix=".weight")
     src = raw.make(m.tensors("per-expert") | beside, m.config, shards=2).write(tmp_path / "src")
     assert mounted(mount, src, "--to", "torchtitan") == torchtitan(m) | beside
-    assert f"1 group of experts ({mtp}): stays per-expert" in said(run_moefs, src, "--to", "torchtitan")
+    assert f"1 MoE layer ({mtp}): stays per-expert" in said(run_moefs, src, "--to", "torchtitan")
 
 
 @pytest.mark.parametrize("to", ["torchtitan", "mine"])
@@ -127,7 +127,7 @@ def test_unknown_type(run_moefs, mount, tmp_path, to):
     m = model("brand_new_moe")
     src = m.write(tmp_path / "src", "per-expert")
     text = said(run_moefs, src, "--to", to)
-    assert f"model_type brand_new_moe is not known: 2 groups of experts ({BLOCKS[0]}, ...) read as per-expert by their names and shapes" in text
+    assert f"model_type brand_new_moe is not known: 2 MoE layers ({BLOCKS[0]}, ...) read as per-expert by their names and shapes" in text
     assert mounted(mount, src, "--to", to) == m.tensors(to)
     for relative in ("v5", "original"):
         assert f"model_type brand_new_moe is not known, so --to {relative} has no meaning for it" in refused(run_moefs, src, "--to", relative)
