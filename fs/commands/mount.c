@@ -1,6 +1,8 @@
 #include "fs/mount/daemon.h"
 #include "layout/base/memory.h"
 #include "fs/base/log.h"
+#include "fs/mount/fuse_options.h"
+#include "fs/mount/memory_budget.h"
 #include "fs/mount/memory_limit.h"
 #include "fs/base/messages.h"
 #include "fs/mount/mount_point.h"
@@ -15,16 +17,11 @@
 #include "fs/view/tree.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
-
-/* Shares of the control group's memory: the rest is for the pages that are read. */
-#define CACHE_SHARE 4
-#define READAHEAD_SHARE 8
 
 #define FAULT_VARIABLE "MOEFS_FAULT"
 
@@ -112,18 +109,18 @@ struct mount {
     struct directory directory;
     struct view view;
     struct tree tree;
-    char *fuse_options;
+    struct fuse_options fuse_options;
     struct mount_point mount_point;
     struct daemon daemon;
+    struct memory_budget budget;
     struct notes memory_notes; /* what the memory limit has changed */
-    bool allow_root;
 };
 
 static void mount_free(struct mount *mount)
 {
     notes_free(&mount->memory_notes);
     mount_point_clear(&mount->mount_point);
-    free(mount->fuse_options);
+    fuse_options_free(&mount->fuse_options);
     tree_free(&mount->tree);
     view_close(&mount->view);
     directory_close(&mount->directory);
@@ -132,117 +129,30 @@ static void mount_free(struct mount *mount)
     free(mount->options.fuse);
 }
 
-/* libfuse's option syntax: a backslash takes the next character's meaning away. Owned by the caller. */
-static char *escape_option(const char *text)
-{
-    char *escaped = xmalloc(2 * strlen(text) + 1), *to = escaped;
-
-    for (; *text; text++) {
-        if (*text == ',' || *text == '\\')
-            *to++ = '\\';
-        *to++ = *text;
-    }
-    *to = '\0';
-    return escaped;
-}
-
-/* Where the option at text ends: at a comma without a backslash before it, or at the end. */
-static const char *option_end(const char *text)
-{
-    while (*text != '\0' && *text != ',') {
-        if (text[0] == '\\' && text[1] != '\0')
-            text++;
-        text++;
-    }
-    return text;
-}
-
-static bool option_is(const char *text, size_t length, const char *name)
-{
-    size_t name_length = strlen(name);
-
-    return length >= name_length && strncmp(text, name, name_length) == 0 &&
-           (length == name_length || text[name_length] == '=');
-}
-
-/* Ours and the user's -o. `nonempty` is for us alone: libfuse 3 does not know it. */
-static int make_fuse_options(struct mount *mount, bool *nonempty, struct error *err)
-{
-    cleanup_free char *source = escape_option(mount->directory.path);
-    char *all = xasprintf("fsname=%s,subtype=moefs,ro,nosuid,nodev,default_permissions", source);
-
-    mount->fuse_options = all;
-    *nonempty = false;
-    for (const char *text = mount->options.fuse; text && *text;) {
-        const char *end = option_end(text);
-        size_t length = (size_t)(end - text);
-        if (option_is(text, length, "rw"))
-            return error_set(err, "-o rw: a moefs mount is read-only");
-        if (option_is(text, length, "max_read"))
-            return error_set(err, "-o %.*s: moefs answers requests of any size that the kernel makes",
-                             (int)length, text);
-        if (option_is(text, length, "subtype"))
-            return error_set(err, "-o %.*s: the subtype is moefs, by which `moefs umount` knows its mounts",
-                             (int)length, text);
-        if (option_is(text, length, "allow_root"))
-            mount->allow_root = true;
-        if (option_is(text, length, "nonempty")) {
-            *nonempty = true;
-        } else if (length > 0) {
-            all = xasprintf("%s,%.*s", mount->fuse_options, (int)length, text);
-            free(mount->fuse_options);
-            mount->fuse_options = all;
-        }
-        text = *end ? end + 1 : end;
-    }
-    return 0;
-}
-
-static int choose_mount_point(struct mount *mount, bool nonempty, struct error *err)
+static int choose_mount_point(struct mount *mount, struct error *err)
 {
     /* an HF cache's model directory is not the snapshot that is mounted from it */
     cleanup_free char *given = realpath(mount->operands.list[0], NULL);
     const char *const sources[] = {mount->directory.path, given, NULL};
 
-    return mount_point_choose(mount->operands.list[1], sources, nonempty, &mount->mount_point, err);
+    return mount_point_choose(mount->operands.list[1], sources, mount->fuse_options.nonempty,
+                              &mount->mount_point, err);
 }
 
-/* What would not fit in the control group's memory limit is made smaller or left. */
 static void fit_memory(struct mount *mount)
 {
-    const uint64_t limit = memory_limit_find("");
-    const struct plan *plan = &mount->view.plan;
-    struct mount_command *options = &mount->options;
     uint64_t weights = 0;
 
-    for (size_t i = 0; i < plan->n_weight_files; i++)
-        weights += plan->files[i].size;
-    if (options->cache_size > limit / CACHE_SHARE && options->cache_size > READER_CACHE_MIN) {
-        options->cache_size = limit / CACHE_SHARE > READER_CACHE_MIN ? limit / CACHE_SHARE : READER_CACHE_MIN;
-        notes_add(&mount->memory_notes, NOTE_WARNING,
-                  "--cache-size is reduced to %zu bytes, a quarter of this control group's memory limit",
-                  options->cache_size);
-    }
-    const size_t asked = options->readahead;
-    if (options->readahead > limit / READAHEAD_SHARE)
-        options->readahead = limit / READAHEAD_SHARE;
-    if (options->readahead > 0 && (limit < weights || options->readahead < READAHEAD_MIN)) {
-        options->readahead = 0;
-        notes_add(&mount->memory_notes, NOTE_WARNING,
-                  "read-ahead is off: this control group's memory limit is %" PRIu64
-                  " bytes, and the weight files have %" PRIu64,
-                  limit, weights);
-    } else if (options->readahead < asked) {
-        notes_add(&mount->memory_notes, NOTE_WARNING,
-                  "--readahead is reduced to %zu bytes, an eighth of this control group's memory limit",
-                  options->readahead);
-    }
+    for (size_t i = 0; i < mount->view.plan.n_weight_files; i++)
+        weights += mount->view.plan.files[i].size;
+    mount->budget = (struct memory_budget){.cache_size = mount->options.cache_size,
+                                           .readahead = mount->options.readahead,
+                                           .threads = memory_budget_threads()};
+    memory_budget_fit(&mount->budget, memory_limit_find(""), weights, &mount->memory_notes);
 }
 
 static int prepare(struct mount *mount, struct error *err)
 {
-    bool nonempty;
-
     if (mount->options.passthrough && passthrough_check(err) < 0)
         return -1;
     if (directory_open(mount->operands.list[0], &mount->options.plan.directory, &mount->directory, err) < 0)
@@ -251,7 +161,8 @@ static int prepare(struct mount *mount, struct error *err)
     if (view_open(&mount->view, &mount->directory, &mount->options.plan.plan, err) < 0 ||
         tree_build(&mount->view, 1, &mount->tree, err) < 0)
         return -1;
-    if (make_fuse_options(mount, &nonempty, err) < 0 || choose_mount_point(mount, nonempty, err) < 0)
+    if (fuse_options_make(mount->directory.path, mount->options.fuse, &mount->fuse_options, err) < 0 ||
+        choose_mount_point(mount, err) < 0)
         return -1;
     messages_print_notes(&mount->view.plan.notes);
     fit_memory(mount);
@@ -290,7 +201,7 @@ static int layer_source(struct mount *mount, struct error *err)
     return 0;
 }
 
-/* The helper, which must not have what the daemon is yet to open. NULL: off, and the log says why. */
+/* To be called before any descriptor is opened that the helper must not inherit. NULL: off, and the log says why. */
 static struct readahead *start_readahead(struct mount *mount)
 {
     struct error err = {0};
@@ -298,7 +209,7 @@ static struct readahead *start_readahead(struct mount *mount)
     if (!mount->options.foreground) /* in the foreground they were printed where the log goes */
         for (size_t i = 0; i < mount->memory_notes.n; i++)
             log_line(LOG_LEVEL_WARNING, "%s", mount->memory_notes.list[i].text);
-    if (mount->options.readahead == 0)
+    if (mount->budget.readahead == 0)
         return NULL;
     if (mount->mount_point.descriptor >= 0) {
         log_line(LOG_LEVEL_INFO, "read-ahead is off: a mount given as %s has no path",
@@ -306,7 +217,7 @@ static struct readahead *start_readahead(struct mount *mount)
         return NULL;
     }
     struct readahead *readahead =
-        readahead_new(&mount->tree, mount->mount_point.name, mount->options.readahead, &err);
+        readahead_new(&mount->tree, mount->mount_point.name, mount->budget.readahead, &err);
     if (!readahead)
         log_line(LOG_LEVEL_WARNING, "%s: read-ahead is off: %s", mount->mount_point.name, err.text);
     error_free(&err);
@@ -320,12 +231,12 @@ static int serve(struct mount *mount, struct error *err)
     struct readahead *readahead = start_readahead(mount);
     const struct session_options options = {
         .readahead = readahead,
-        .fuse = mount->fuse_options,
-        .each_asks = mount->allow_root,
+        .fuse = &mount->fuse_options,
+        .threads = mount->budget.threads,
         .kernel_read_ahead = mount->options.kernel_read_ahead,
         .passthrough = mount->options.passthrough ? mount->directory.source->n_files : 0};
 
-    if (layer_source(mount, err) < 0 || view_start(&mount->view, mount->options.cache_size, err) < 0)
+    if (layer_source(mount, err) < 0 || view_start(&mount->view, mount->budget.cache_size, err) < 0)
         goto out;
     session = session_new(&mount->tree, &options, err);
     if (!session || session_mount(session, &mount->mount_point, err) < 0)

@@ -4,6 +4,7 @@
 #include "fs/base/buffer_pool.h"
 #include "fs/base/log.h"
 #include "fuse_messages.h"
+#include "fuse_options.h"
 #include "layout/base/memory.h"
 #include "mount_point.h"
 #include "mount_table.h"
@@ -25,8 +26,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define THREADS_MIN 32 /* each waits for the source while it reads: docs/measurements.md */
-
 /* Nothing of a mount ever changes: the kernel may keep names and attributes. Seconds; 30 years. */
 #define FOREVER 1e9
 
@@ -35,6 +34,7 @@
 struct session {
     struct operations operations;
     struct fuse_session *fuse;
+    struct fuse_loop_config *loop;
     const char *path; /* of the mount point; NULL: the mount is the caller's (/dev/fd/N) */
     dev_t device;
     size_t kernel_read_ahead;
@@ -74,10 +74,24 @@ static int load_cancellation(struct error *err)
     return 0;
 }
 
+static int start_libfuse(struct session *session, const struct session_options *options, struct error *err)
+{
+    struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+
+    fuse_messages_keep();
+    session->loop = fuse_loop_cfg_create();
+    if (!session->loop || fuse_opt_add_arg(&args, "moefs") < 0 || fuse_opt_add_arg(&args, "-o") < 0 ||
+        fuse_opt_add_arg(&args, options->fuse->text) < 0)
+        memory_exhausted();
+    fuse_loop_cfg_set_max_threads(session->loop, options->threads);
+    session->fuse = fuse_session_new(&args, &operations_table, sizeof operations_table, &session->operations);
+    fuse_opt_free_args(&args);
+    return session->fuse ? 0 : fuse_messages_fail(err, "libfuse refuses the mount options");
+}
+
 struct session *session_new(const struct tree *tree, const struct session_options *options, struct error *err)
 {
     struct session *session = xcalloc(1, sizeof *session);
-    struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 
     session->kernel_read_ahead = options->kernel_read_ahead;
     session->operations = (struct operations){
@@ -85,31 +99,17 @@ struct session *session_new(const struct tree *tree, const struct session_option
         .buffers = buffer_pool_new(),
         .kernel_read_ahead = (unsigned)options->kernel_read_ahead,
         .readahead = options->readahead,
-        .timeout = options->each_asks ? 0 : FOREVER,
+        .timeout = options->fuse->allow_root ? 0 : FOREVER,
     };
-    if (!session->operations.buffers)
-        memory_exhausted();
-    if (make_generation(&session->operations.generation, err) < 0 || load_cancellation(err) < 0) {
-        session_free(session);
-        return NULL;
-    }
-    if (options->passthrough > 0) {
+    if (options->passthrough > 0)
         session->operations.passthrough = passthrough_new(options->passthrough);
-        if (!session->operations.passthrough)
-            memory_exhausted();
-    }
-    fuse_messages_keep();
-    if (fuse_opt_add_arg(&args, "moefs") < 0 || fuse_opt_add_arg(&args, "-o") < 0 ||
-        fuse_opt_add_arg(&args, options->fuse) < 0)
+    if (!session->operations.buffers || (options->passthrough > 0 && !session->operations.passthrough))
         memory_exhausted();
-    session->fuse = fuse_session_new(&args, &operations_table, sizeof operations_table, &session->operations);
-    fuse_opt_free_args(&args);
-    if (!session->fuse) {
-        fuse_messages_fail(err, "libfuse refuses the mount options");
-        session_free(session);
-        return NULL;
-    }
-    return session;
+    if (make_generation(&session->operations.generation, err) == 0 && load_cancellation(err) == 0 &&
+        start_libfuse(session, options, err) == 0)
+        return session;
+    session_free(session);
+    return NULL;
 }
 
 static void signal_set(sigset_t *set)
@@ -288,19 +288,6 @@ static void *session_watch_signals(void *context)
     return NULL;
 }
 
-static int session_loop(struct session *session)
-{
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    struct fuse_loop_config *config = fuse_loop_cfg_create();
-
-    if (!config)
-        return -ENOMEM;
-    fuse_loop_cfg_set_max_threads(config, cores * 2 > THREADS_MIN ? (unsigned)cores * 2 : THREADS_MIN);
-    int result = fuse_session_loop_mt(session->fuse, config);
-    fuse_loop_cfg_destroy(config);
-    return result;
-}
-
 /* The kernel's first request, in which both say what they can do. 0 when it was accepted. Apart from the loop since
  * libfuse says nothing to anybody where it has no memory for it, and the mount would never answer. */
 static int session_make_contact(struct session *session, struct error *err)
@@ -349,8 +336,10 @@ static int session_answer(struct session *session, void (*ready)(void *context),
         return -1;
     fuse_messages_log();
     ready(context);
-    const int result = session_loop(session);
+    const int result = fuse_session_loop_mt(session->fuse, session->loop);
     /* ECONNABORTED: the connection is gone, which the kernel mostly says by ENODEV, and libfuse then ends well */
+    if (result == -1)
+        return error_set(err, "serving the mount: libfuse has started no thread"); /* and has logged why */
     if (result < 0 && result != -ECONNABORTED)
         return error_set(err, "serving the mount: %s", strerror(-result));
     return 0;
@@ -387,6 +376,7 @@ void session_free(struct session *session)
         fuse_session_unmount(session->fuse);
         fuse_session_destroy(session->fuse);
     }
+    fuse_loop_cfg_destroy(session->loop);
     passthrough_free(session->operations.passthrough);
     buffer_pool_free(session->operations.buffers);
     free(session);

@@ -13,17 +13,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct fuse_options;
 struct mount_point;
 struct readahead;
 struct session;
 struct tree;
 
 struct session_options {
-    const char *fuse; /* the text of fuse's -o */
-    bool each_asks;   /* the kernel keeps no names and attributes: libfuse decides who may have them */
+    const struct fuse_options *fuse;
+    unsigned threads;            /* that answer requests, at most */
     size_t kernel_read_ahead;    /* bytes, at most KERNEL_READ_AHEAD_MAX; 0: left alone */
     struct readahead *readahead; /* the caller's, outlives the session; NULL: off */
-    uint32_t passthrough;        /* the number of source files that the kernel may read by itself; 0: none */
+    uint32_t passthrough;        /* how many source files the kernel may read by itself; 0: none */
 };
 
 /* The tree, whose views have been started, must outlive the session. NULL with *err set. One session a process:

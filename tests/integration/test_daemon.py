@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from mounting import NOBODY, daemon, in_namespace, refused, user_files
+from mounting import NOBODY, daemon, in_namespace, refused, skip_without_mtab, user_files
 from mounting import mnt, public, src  # noqa: F401 (fixtures)
 
 
@@ -47,6 +47,7 @@ def test_the_callers_descriptors_are_closed(run_moefs, src, mnt, tmp_path):
 
 def test_umount_where_the_caller_ignores_its_children(moefs, src, public):
     """An ordinary user's umount waits for fusermount3."""
+    skip_without_mtab()
     script = f"""
         mount --bind "$1" /dev/fuse
         {NOBODY} env --ignore-signal=CHLD "$2" mount "$3" "$4"

@@ -21,8 +21,8 @@ import pytest
 from conftest import is_mounted, wait_until
 from headers import parse_header
 from test_first_run import assert_same, put_together, read_tensors, take_apart
-from mounting import alive, in_namespace, mount_descriptor, skip_without_mtab, user_files
-from mounting import public  # noqa: F401 (a fixture)
+from mounting import alive, in_namespace, mount_descriptor, mount_in_group, skip_without_mtab, user_files
+from mounting import memory_group, public  # noqa: F401 (fixtures)
 
 MIB = 1 << 20
 PAGE = mmap.PAGESIZE
@@ -348,64 +348,8 @@ def test_a_mount_that_the_helper_does_not_see(mount, src, expected):
         assert data == read_buffered(m.path / name)
 
 
-class MemoryGroup:
-    """A memory control group of version 1 or 2 below this process's own; None where none can be made."""
-
-    def __init__(self, limit):
-        self.path = None
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, controllers, group = line.split(":", 2)
-            if controllers == "memory":
-                base, name = Path("/sys/fs/cgroup/memory" + group), "memory.limit_in_bytes"
-            elif controllers == "":
-                base, name = Path("/sys/fs/cgroup" + group), "memory.max"
-            else:
-                continue
-            path = base / f"moefs-test-{os.getpid()}"
-            try:
-                path.mkdir()
-                (path / name).write_text(str(limit))
-            except OSError:
-                if path.is_dir():
-                    path.rmdir()
-                continue
-            self.path = path
-            return
-
-    def close(self):
-        if self.path:
-            wait_until(lambda: not (self.path / "cgroup.procs").read_text())
-            self.path.rmdir()
-
-
-@pytest.fixture
-def memory_group():
-    made = []
-
-    def make(limit):
-        made.append(MemoryGroup(limit))
-        if made[-1].path is None:
-            pytest.skip("no memory control group can be made here (root, and the memory controller, are needed)")
-        return made[-1].path
-
-    yield make
-    for group in made:
-        group.close()
-
-
-def mount_in_group(moefs, group, src, mnt, *options):
-    """(process, what it has said so far) of a mount in the foreground that has begun to answer."""
-    command = f'echo $$ >"{group}/cgroup.procs"; exec "$@"'
-    process = subprocess.Popen(
-        ["sh", "-ec", command, "sh", moefs, "mount", "-f", *options, src, mnt], stderr=open(f"{mnt}.log", "wb")
-    )
-    assert wait_until(lambda: is_mounted(mnt) or process.poll() is not None, 30)
-    os.statvfs(mnt)
-    return process
-
-
 @pytest.mark.parametrize("limit,on", [(64, False), (1024, True)])
-def test_memory_limit(moefs, src, tmp_path, memory_group, limit, on):
+def test_memory_limit(moefs, src, tmp_path, memory_group, limit, on):  # noqa: F811
     """100 MB of weights; the default cache of 256M is more than a quarter of 64 MiB and a quarter of 1 GiB."""
     mnt = tmp_path / "mnt"
     mnt.mkdir()

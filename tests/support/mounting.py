@@ -189,3 +189,59 @@ def mount_descriptor(path):
     if LIBC.mount(b"src", os.fsencode(path), b"fuse.moefs", ctypes.c_ulong(flags), options.encode()) != 0:
         raise OSError(ctypes.get_errno(), "mount")
     return fd
+
+
+class MemoryGroup:
+    """A memory control group of version 1 or 2 below this process's own; None where none can be made."""
+
+    def __init__(self, limit):
+        self.path = None
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers == "memory":
+                base, name = Path("/sys/fs/cgroup/memory" + group), "memory.limit_in_bytes"
+            elif controllers == "":
+                base, name = Path("/sys/fs/cgroup" + group), "memory.max"
+            else:
+                continue
+            path = base / f"moefs-test-{os.getpid()}"
+            try:
+                path.mkdir()
+                (path / name).write_text(str(limit))
+            except OSError:
+                if path.is_dir():
+                    path.rmdir()
+                continue
+            self.path = path
+            return
+
+    def close(self):
+        if self.path:
+            wait_until(lambda: not (self.path / "cgroup.procs").read_text())
+            self.path.rmdir()
+
+
+@pytest.fixture
+def memory_group():
+    made = []
+
+    def make(limit):
+        made.append(MemoryGroup(limit))
+        if made[-1].path is None:
+            pytest.skip("no memory control group can be made here (root, and the memory controller, are needed)")
+        return made[-1].path
+
+    yield make
+    for group in made:
+        group.close()
+
+
+def mount_in_group(moefs, group, src, mnt, *options):
+    """(process, what it has said so far) of a mount in the foreground that has begun to answer."""
+    command = f'echo $$ >"{group}/cgroup.procs"; exec "$@"'
+    process = subprocess.Popen(
+        ["sh", "-ec", command, "sh", moefs, "mount", "-f", *options, src, mnt], stderr=open(f"{mnt}.log", "wb")
+    )
+    assert wait_until(lambda: is_mounted(mnt) or process.poll() is not None, 30)
+    os.statvfs(mnt)
+    return process
