@@ -2,6 +2,7 @@
 #include "fs/base/messages.h"
 #include "plan_rows.h"
 
+#include "fs/verify/target.h"
 #include "fs/verify/verify.h"
 #include "fs/view/view.h"
 
@@ -77,30 +78,63 @@ static const struct option_row verify_rows[] = {
 /* What is open during a run. */
 struct opened {
     struct directory source_directory, other_directory;
+    struct plan_options plan_options; /* what the view was made with */
+    char *to;                         /* owned: --to as it was found, or NULL */
     struct view view;
 };
 
-static int open_source(struct opened *opened, const struct verify_command *options, struct error *err)
+static int open_directories(struct opened *opened, const struct verify_command *options, struct error *err)
 {
+    const struct scan_options follow = {.follow_symlinks = true};
+
     if (directory_open(options->verify.src, &options->plan.directory, &opened->source_directory, err) < 0)
         return -1;
     messages_print_notes(&opened->source_directory.notes);
-    if (view_open(&opened->view, &opened->source_directory, &options->plan.plan, err) < 0)
+    return options->verify.other
+               ? directory_open(options->verify.other, &follow, &opened->other_directory, err)
+               : 0;
+}
+
+static int open_all(struct opened *opened, const struct verify_command *options, struct error *err)
+{
+    if (open_directories(opened, options, err) < 0)
+        return -1;
+    opened->plan_options = options->plan.plan;
+    if (options->verify.other && !opened->plan_options.to) {
+        opened->to = target_find(&opened->source_directory.checkpoint, &opened->plan_options,
+                                 &opened->other_directory.checkpoint, err);
+        if (!opened->to)
+            return -1;
+        opened->plan_options.to = opened->to;
+    }
+    if (view_open(&opened->view, &opened->source_directory, &opened->plan_options, err) < 0)
         return -1;
     messages_print_notes(&opened->view.plan.notes);
     return view_start(&opened->view, CACHE_SIZE, err);
 }
 
-static int open_other(struct opened *opened, const char *path, struct error *err)
+/* Where --to was found from names and shapes, which do not tell every layout: the others that may be meant. */
+static void print_alike(const struct opened *opened, const char *other)
 {
-    const struct scan_options options = {.follow_symlinks = true};
+    cleanup_free char *alike =
+        target_alike(&opened->source_directory.checkpoint, &opened->plan_options, &opened->view.plan);
+    struct notes notes = {0};
 
-    return directory_open(path, &options, &opened->other_directory, err);
+    if (!alike)
+        return;
+    notes_add(
+        &notes, NOTE_INFO,
+        "%s was compared as --to %s; tensors of these names and shapes may also be %s: if it was made so, "
+        "give that with --to",
+        other, opened->to, alike);
+    messages_print_notes(&notes);
+    notes_free(&notes);
 }
 
 static void close_all(struct opened *opened)
 {
     view_close(&opened->view);
+    free(opened->to);
     directory_close(&opened->source_directory);
     directory_close(&opened->other_directory);
 }
@@ -110,15 +144,13 @@ static int verify_directories(const struct verify_command *options, struct error
     struct opened opened = {0};
     int status = EXIT_REFUSED;
 
-    if (open_source(&opened, options, err) == 0 &&
-        (!options->verify.other || open_other(&opened, options->verify.other, err) == 0)) {
-        const struct verify_input input = {.plan_options = &options->plan.plan,
-                                           .source_directory = &opened.source_directory,
-                                           .plan = &opened.view.plan,
-                                           .reader = opened.view.reader,
-                                           .other_directory =
-                                               options->verify.other ? &opened.other_directory : NULL};
+    if (open_all(&opened, options, err) == 0) {
+        const struct verify_input input = {.plan_options = &opened.plan_options,
+                                           .view = &opened.view,
+                                           .other = options->verify.other ? &opened.other_directory : NULL};
         const int found = verify_run(&options->verify, &input, err);
+        if (found > 0 && opened.to)
+            print_alike(&opened, options->verify.other);
         status = found < 0 ? EXIT_REFUSED : found > 0 ? EXIT_DIFFERENT : EXIT_OK;
     }
     close_all(&opened);
@@ -149,8 +181,9 @@ const struct command command_verify = {
     .description =
         "Reads every tensor that a mount of SRC would show, and those of a mount MNT or a converted "
         "directory DST where one is given, and compares each with the source's: its bytes, and what "
-        "each block's experts compute. The verdict is the last line. Exit status: 0 equal, 3 a "
-        "difference was found, 1 a failure, 2 wrong usage.",
+        "each block's experts compute. Without --to, the names and shapes of its tensors say which layout it "
+        "was made in. The verdict is the last line. Exit status: 0 equal, 3 a difference was found, 1 a "
+        "failure, 2 wrong usage.",
     .options = (const struct option_set[]){{plan_rows, offsetof(struct verify_command, plan)},
                                            {verify_rows, 0},
                                            {0}},

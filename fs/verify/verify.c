@@ -32,12 +32,12 @@ static void open_run(struct run *run, const struct verify_options *options, cons
 {
     *run = (struct run){.options = options, .input = input};
     report_begin(&run->report);
-    side_of_checkpoint(&run->sides[run->n_sides++], "the source", &input->source_directory->checkpoint,
-                       input->source_directory->source);
-    side_of_plan(&run->sides[run->n_sides++], "the reader", input->plan, input->reader);
-    if (input->other_directory)
-        side_of_checkpoint(&run->sides[run->n_sides++], options->other, &input->other_directory->checkpoint,
-                           input->other_directory->source);
+    side_of_checkpoint(&run->sides[run->n_sides++], "the source", &input->view->directory->checkpoint,
+                       input->view->directory->source);
+    side_of_plan(&run->sides[run->n_sides++], "the reader", &input->view->plan, input->view->reader);
+    if (input->other)
+        side_of_checkpoint(&run->sides[run->n_sides++], options->other, &input->other->checkpoint,
+                           input->other->source);
 }
 
 static void close_run(struct run *run)
@@ -57,7 +57,7 @@ static void close_run(struct run *run)
 /* Opening the directory has already held every header against its file's size. */
 static int check_source(struct run *run, struct error *err)
 {
-    const struct directory *directory = run->input->source_directory;
+    const struct directory *directory = run->input->view->directory;
     uint64_t n_checked;
 
     if (blobs_check(directory->source, &n_checked, &run->report, err) < 0 ||
@@ -77,12 +77,11 @@ static int check_files(struct run *run, struct error *err)
 
     if (run->options->source && check_source(run, err) < 0)
         return -1;
-    if (!input->other_directory)
+    if (!input->other)
         return 0;
-    if (loading_check_index(run->options->other, input->other_directory, true, &run->report, err) < 0)
+    if (loading_check_index(run->options->other, input->other, true, &run->report, err) < 0)
         return -1;
-    return loading_check_config(input->source_directory, run->options->other, input->other_directory,
-                                &run->report, err);
+    return loading_check_config(input->view->directory, run->options->other, input->other, &run->report, err);
 }
 
 /* ---- levels 1 and 2 ---- */
@@ -90,8 +89,8 @@ static int check_files(struct run *run, struct error *err)
 static int find_tensors(struct run *run, struct error *err)
 {
     const struct verify_input *input = run->input;
-    const struct logical_input find = {.checkpoint = &input->source_directory->checkpoint,
-                                       .plan = input->plan,
+    const struct logical_input find = {.checkpoint = &input->view->directory->checkpoint,
+                                       .plan = &input->view->plan,
                                        .from = input->plan_options->from,
                                        .to = input->plan_options->to,
                                        .sides = run->sides,
@@ -126,10 +125,10 @@ static struct forward *open_forward(const struct run *run, unsigned n_threads, s
                                             .seed = options->seed,
                                             .before_down = options->before_down,
                                             .keep = options->write_outputs != NULL};
-    const struct config *source = &input->source_directory->checkpoint.config;
+    const struct config *source = &input->view->directory->checkpoint.config;
     const struct forward_input with = {
-        .layouts = input->plan->layouts,
-        .config = {source, input->other_directory ? &input->other_directory->checkpoint.config : source},
+        .layouts = input->view->plan.layouts,
+        .config = {source, input->other ? &input->other->checkpoint.config : source},
         .sides = run->sides,
         .n_sides = run->n_sides,
         .n_threads = n_threads,

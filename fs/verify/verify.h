@@ -6,8 +6,8 @@
 #ifndef MOEFS_FS_VERIFY_H
 #define MOEFS_FS_VERIFY_H
 
-#include "fs/read/reader.h"
 #include "fs/source/directory.h"
+#include "fs/view/view.h"
 #include "layout/plan.h"
 
 struct verify_options {
@@ -23,14 +23,11 @@ struct verify_options {
     bool before_down;
 };
 
-/* What is open: the source, the plan of what a mount would show, and perhaps another directory that holds it.
- */
+/* What is open: the source as a mount would show it, and perhaps another directory that holds that. */
 struct verify_input {
-    const struct plan_options *plan_options; /* what the plan was made with */
-    const struct directory *source_directory;
-    const struct plan *plan;
-    struct reader *reader;                   /* of the plan */
-    const struct directory *other_directory; /* NULL: there is no other directory */
+    const struct view *view;                 /* started */
+    const struct plan_options *plan_options; /* what the view was made with */
+    const struct directory *other;           /* or NULL */
 };
 
 /* Compares, and prints the report and its notes. 0: equal; 1: a difference was found; -1 with *err set: a

@@ -380,6 +380,49 @@ def test_a_copy_in_another_layout(run_moefs, tmp_path):
     assert kinds == {"missing", "unexpected"}
 
 
+# ---- without --to, what is there says what it was made with ----
+
+
+@pytest.mark.parametrize("to", ["original", "stacked", "in-out", "flat", "torchtitan"])
+def test_a_mount_in_another_layout(run_moefs, mount, tmp_path, to):
+    src = build().write(tmp_path / "src")
+    with mount(src, "--to", to) as m:
+        said = verify(run_moefs, src, m.path)
+    assert said["verdict"] == "equal" and said["to"] == to
+
+
+@pytest.mark.parametrize("to", ["up-first", "interleaved"])
+def test_a_layout_that_names_and_shapes_do_not_tell(run_moefs, mount, tmp_path, to):
+    src = build().write(tmp_path / "src")
+    with mount(src, "--to", to) as m:
+        done = run_moefs("verify", src, m.path)
+        verify(run_moefs, src, m.path, "--to", to)
+    assert done.returncode == 3 and done.stdout.splitlines()[-1].startswith("DIFFERENT")
+    assert "up-first" in done.stderr and "interleaved" in done.stderr and "--to" in done.stderr
+
+
+@pytest.mark.parametrize("source,layout,to", [("per-expert", "stacked", "stacked"), ("in-out", "per-expert", "original")])
+def test_a_copy_without_to(run_moefs, tmp_path, source, layout, to):
+    model = build(layout=source)
+    src, copy = model.write(tmp_path / "src"), model.write(tmp_path / "copy", layout)
+    assert verify(run_moefs, src, copy)["to"] == to
+    assert verify(run_moefs, src)["to"] == "v5"
+
+
+def test_damage_without_to(run_moefs, tmp_path):
+    model = build()
+    src = model.write(tmp_path / "src")
+    copy = damaged(model, tmp_path / "copy", transpose_down, "stacked")
+    file = file_with(copy, OTHER)
+    flip_byte(file, place_of(file, OTHER)[0])
+    said = verify(run_moefs, src, copy, status=3)
+    assert said["to"] == "stacked"
+    assert [d["tensor"] for d in said["differences"] if d["kind"] == "bytes"] == [
+        f"{BLOCK}.experts.1.down_proj.weight",
+        OTHER,
+    ]
+
+
 # ---- whether a loader finds the weights and builds the same model ----
 
 
