@@ -27,6 +27,20 @@ static bool is_dense(const struct checkpoint *checkpoint)
     return true;
 }
 
+const char *planning_model_type(const struct planning *p)
+{
+    return p->checkpoint->config.model_type ? p->checkpoint->config.model_type : "(none)";
+}
+
+bool planning_leaves(const struct planning *p, const char *block)
+{
+    const struct block_rule *rule = architecture_rule(p->architecture, block);
+
+    if (strcmp(p->to, "v5") == 0 && layouts_ignored(p->layouts, block))
+        return true;
+    return recognise_meaning(p->layouts, rule, p->to).any;
+}
+
 /* ---- what each group becomes ---- */
 
 /* "layers.{layer}.moe" with the number behind the last "layers." of the block. NULL where that has none. */

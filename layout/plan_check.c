@@ -3,20 +3,6 @@
 
 #include <string.h>
 
-const char *planning_model_type(const struct planning *p)
-{
-    return p->checkpoint->config.model_type ? p->checkpoint->config.model_type : "(none)";
-}
-
-bool planning_leaves(const struct planning *p, const char *block)
-{
-    const struct block_rule *rule = architecture_rule(p->architecture, block);
-
-    if (strcmp(p->to, "v5") == 0 && layouts_ignored(p->layouts, block))
-        return true;
-    return recognise_meaning(p->layouts, rule, p->to).any;
-}
-
 static const struct group *find_group(const struct recognition *recognition, const char *block, uint8_t word)
 {
     size_t low = 0, high = recognition->n_groups;

@@ -20,20 +20,28 @@ struct planning {
     struct error *err;
 };
 
+/* ---- plan.c ---- */
+
 /* config.json's model_type, for messages. */
 const char *planning_model_type(const struct planning *p);
 
 /* Whether `to` leaves the block as it is, whatever that is. */
 bool planning_leaves(const struct planning *p, const char *block);
 
+/* ---- plan_refuse.c ---- */
+
 /* Everything that refuses a checkpoint before anything is compiled, all reasons at once. */
 int plan_check_groups(struct planning *p);
+
+/* ---- plan_describe.c ---- */
 
 /* Says, where the architecture is not known and so has no layouts of its own, what each group was read as. */
 void plan_describe_inferred(struct planning *p);
 
 /* Fills in plan.groups, plan.source_holds and the notes on what becomes what. */
 void plan_describe(struct planning *p);
+
+/* ---- plan_check.c ---- */
 
 /* Recognises the planned names and shapes again: what would be read as something else is said now, and what
  * could not be read at all is refused. */
