@@ -1,3 +1,4 @@
+/* Axis expressions: parsing them, solving sizes from shapes, strides. */
 #include "axes.h"
 #include "layout/base/checked.h"
 

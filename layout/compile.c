@@ -1,6 +1,6 @@
+/* The compile step: copies and gathers that make one group's tensors in the target layout. */
 #include "compile.h"
 #include "layout/base/checked.h"
-#include "layout/base/min_max.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,3 +1,4 @@
+/* Whether one layout fits the names and shapes of one block, and the sizes that follow. */
 #include "fit.h"
 #include "layout/base/text.h"
 

@@ -1,3 +1,4 @@
+/* Looking up what is known: layouts, architectures, forms. */
 #include "layouts.h"
 
 #include <fnmatch.h>

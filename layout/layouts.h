@@ -1,6 +1,26 @@
 /* What is known: layouts (where each coordinate of an expert's weight lives) and architectures (which layouts
  * a model type uses, and how it spells them). All of it is JSON (layout/data/), built into the binary;
- * docs/layouts.md specifies the format. */
+ * docs/layouts.md specifies the format.
+ *
+ * The words that layout/ uses:
+ *
+ *     block        the module that holds one MoE layer's experts, by its name: "model.layers.3.mlp"
+ *     proj         one of an expert's matrices: gate, up, down
+ *     axis         a coordinate of an expert's weight: expert, inner, hidden, or one that an architecture adds
+ *     grain        N in "inner/N": N positions of an axis that share one element, such as one scale
+ *     part         weight, bias, scale_inv, ...: what a tensor holds of the experts
+ *     companion    a tensor that goes with weights and is none: a bias, a scale, an adapter. As a part of the
+ *                  layout it is converted with them; one that the layout does not describe is not
+ *     form         one kind of stored tensor: a part of one or several projs, its axes and its names
+ *     word         the value of an axis whose values have names: "text", "vision"
+ *     layout       the forms of all parts, as layouts.json or a user writes them
+ *     bound layout a layout in the spelling of one architecture
+ *     rule         what an architecture says of some of its blocks: their layouts and spelling
+ *     stem         a weight's name without ".weight", with which its companions' names begin
+ *     hit          a tensor whose name is one that a form gives
+ *     fit          the outcome of comparing a block's hits with one layout: complete, of one size, or why not
+ *     group        the experts of one block (and word) in the layout that fits: what is converted as a whole
+ *     unfit block  a block with tensors of experts that no layout fits */
 #ifndef MOEFS_LAYOUT_LAYOUTS_H
 #define MOEFS_LAYOUT_LAYOUTS_H
 

@@ -1,3 +1,4 @@
+/* Which file each planned tensor lies in: the files' names, headers and index. */
 #include "placement.h"
 #include "layout/base/array.h"
 #include "layout/base/checked.h"

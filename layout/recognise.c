@@ -1,3 +1,4 @@
+/* Recognition: which tensors are experts' weights, and in which layout each block stores them. */
 #include "recognising.h"
 #include "layout/base/array.h"
 

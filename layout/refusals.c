@@ -1,3 +1,4 @@
+/* Collecting reasons to refuse blocks, one for each cause. */
 #include "refusals.h"
 #include "layout/base/array.h"
 #include "layout/base/memory.h"

@@ -1,3 +1,4 @@
+/* A layout's pairs of templates, compiled to regular expressions. */
 #include "rename.h"
 
 #include <regex.h>

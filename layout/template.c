@@ -1,3 +1,4 @@
+/* Name templates: parsing, matching from the right, and making names. */
 #include "template.h"
 #include "layout/base/checked.h"
 

@@ -1,6 +1,6 @@
 #include "readahead_streams.h"
 
-#include "layout/base/min_max.h"
+#include "layout/base/checked.h"
 
 #include <stdbool.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 #include "gather.h"
 
-#include "layout/base/min_max.h"
+#include "layout/base/checked.h"
 #include "strided_copy.h"
 #include "transpose.h"
 

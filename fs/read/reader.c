@@ -2,7 +2,7 @@
 #include "fs/base/buffer_pool.h"
 #include "fs/base/log.h"
 #include "gather.h"
-#include "layout/base/min_max.h"
+#include "layout/base/checked.h"
 
 #include <assert.h>
 #include <errno.h>

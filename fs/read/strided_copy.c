@@ -1,6 +1,6 @@
 #include "strided_copy.h"
 
-#include "layout/base/min_max.h"
+#include "layout/base/checked.h"
 #include "elements.h"
 #include "transpose.h"
 

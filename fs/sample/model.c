@@ -49,7 +49,7 @@ static const cJSON *find_entry(const cJSON *list, const char *key, const char *n
     const cJSON *entry;
 
     cJSON_ArrayForEach (entry, list) {
-        if (!strcmp(get_text(entry, key), name))
+        if (strcmp(get_text(entry, key), name) == 0)
             return entry;
     }
     return NULL;
@@ -115,7 +115,7 @@ static int collect_sizes(struct builder *b, const struct sample_request *request
     cJSON_ArrayForEach (item, limits) {
         const char *limit = get_text(limits, item->string);
         uint64_t size, most;
-        if (sample_sizes_evaluate(b->sizes, item->string, strlen(item->string), &size, b->err) ||
+        if (sample_sizes_evaluate(b->sizes, item->string, strlen(item->string), &size, b->err) < 0 ||
             sample_sizes_evaluate(b->sizes, limit, strlen(limit), &most, b->err))
             return -1;
         if (size > most)
@@ -132,7 +132,7 @@ static int build_config(struct builder *b)
 
     if (!config)
         memory_exhausted();
-    if (sample_sizes_fill(b->sizes, config, b->err))
+    if (sample_sizes_fill(b->sizes, config, b->err) < 0)
         goto out;
     text = cJSON_Print(config);
     char *generation = cJSON_Print(cJSON_GetObjectItemCaseSensitive(b->root, "generation_config"));
@@ -158,7 +158,7 @@ static int parse_shape(struct builder *b, const char *text, struct tensor_info *
         size_t length = strcspn(text, " ");
         if (n == SAFETENSORS_NDIM_MAX)
             return error_set(b->err, "samples.json: more than %d dimensions", SAFETENSORS_NDIM_MAX);
-        if (sample_sizes_evaluate(b->sizes, text, length, &shape[n++], b->err))
+        if (sample_sizes_evaluate(b->sizes, text, length, &shape[n++], b->err) < 0)
             return -1;
         text += length;
         text += *text == ' ';
@@ -201,7 +201,7 @@ static int expand(struct builder *b, struct tensor_template *template, size_t at
     const struct layer_filter filter = template->filter;
     uint64_t count;
 
-    if (append(template, &at, rest, literal, b->err))
+    if (append(template, &at, rest, literal, b->err) < 0)
         return -1;
     if (!rest[literal])
         return add_tensor(b, template);
@@ -211,7 +211,7 @@ static int expand(struct builder *b, struct tensor_template *template, size_t at
         return error_set(b->err, "samples.json: %s: a hole without end", rest);
     snprintf(name, sizeof name, "%.*s", (int)hole - 1, rest + literal + 1);
     const char *size = get_text(cJSON_GetObjectItemCaseSensitive(b->entry, "holes"), name);
-    if (sample_sizes_evaluate(b->sizes, size, strlen(size), &count, b->err))
+    if (sample_sizes_evaluate(b->sizes, size, strlen(size), &count, b->err) < 0)
         return -1;
     template->filter = (struct layer_filter){0};
     for (uint64_t i = 0; i < count; i++) {
@@ -220,7 +220,7 @@ static int expand(struct builder *b, struct tensor_template *template, size_t at
         if (filter.every && ((i + 1) % filter.every == 0) == filter.except)
             continue;
         snprintf(digits, sizeof digits, "%llu", (unsigned long long)i);
-        if (append(template, &end, digits, strlen(digits), b->err) ||
+        if (append(template, &end, digits, strlen(digits), b->err) < 0 ||
             expand(b, template, end, rest + literal + hole + 1))
             return -1;
     }
@@ -232,7 +232,7 @@ static bool is_omitted(const cJSON *preset, const char *name)
     const cJSON *prefix;
 
     cJSON_ArrayForEach (prefix, cJSON_GetObjectItemCaseSensitive(preset, "omit")) {
-        if (!strncmp(name, prefix->valuestring, strlen(prefix->valuestring)))
+        if (strncmp(name, prefix->valuestring, strlen(prefix->valuestring)) == 0)
             return true;
     }
     return false;
@@ -252,7 +252,7 @@ static int add_template(struct builder *b, const cJSON *line, struct layer_filte
         return 0;
     tensor->info.dtype = DTYPE_BF16;
     tensor->near_one = cJSON_GetArraySize(line) == 3;
-    if (parse_shape(b, shape, &tensor->info))
+    if (parse_shape(b, shape, &tensor->info) < 0)
         return -1;
     if (!safetensors_tensor_bytes(&tensor->info, &tensor->length))
         return error_set(b->err, "%s: the shape %s does not fit in 64 bits", name, shape);
@@ -270,10 +270,10 @@ static int add_templates(struct builder *b, const cJSON *list, struct layer_filt
         if (cJSON_IsObject(line)) {
             inner.except = cJSON_HasObjectItem(line, "except_every");
             const char *size = get_text(line, inner.except ? "except_every" : "every");
-            if (sample_sizes_evaluate(b->sizes, size, strlen(size), &inner.every, b->err) ||
+            if (sample_sizes_evaluate(b->sizes, size, strlen(size), &inner.every, b->err) < 0 ||
                 add_templates(b, cJSON_GetObjectItemCaseSensitive(line, "tensors"), inner))
                 return -1;
-        } else if (add_template(b, line, filter)) {
+        } else if (add_template(b, line, filter) < 0) {
             return -1;
         }
     }
@@ -291,7 +291,7 @@ static int build(struct builder *b, const struct sample_request *request)
 {
     struct sample_model *model = b->model;
 
-    if (find_entries(b, request) || collect_sizes(b, request) || build_config(b) ||
+    if (find_entries(b, request) < 0 || collect_sizes(b, request) < 0 || build_config(b) < 0 ||
         add_templates(b, cJSON_GetObjectItemCaseSensitive(b->entry, "tensors"), (struct layer_filter){0}))
         return -1;
     utarray_sort(b->tensors, compare_natural);

@@ -102,7 +102,7 @@ static int make_value(const cJSON *sizes, const char *expression, size_t length,
     if (cJSON_IsArray(size)) {
         *node = cJSON_Duplicate(size, true);
     } else {
-        if (sample_sizes_evaluate(sizes, expression, length, &value, err))
+        if (sample_sizes_evaluate(sizes, expression, length, &value, err) < 0)
             return -1;
         *node = cJSON_CreateNumber((double)value);
     }
@@ -120,10 +120,10 @@ int sample_sizes_fill(const cJSON *sizes, cJSON *tree, struct error *err)
 
         next = child->next;
         if (cJSON_IsObject(child) || cJSON_IsArray(child)) {
-            if (sample_sizes_fill(sizes, child, err))
+            if (sample_sizes_fill(sizes, child, err) < 0)
                 return -1;
         } else if (length > 2 && text[0] == '{' && text[length - 1] == '}') {
-            if (make_value(sizes, text + 1, length - 2, &value, err))
+            if (make_value(sizes, text + 1, length - 2, &value, err) < 0)
                 return -1;
             if (!(cJSON_IsObject(tree) ? cJSON_ReplaceItemInObjectCaseSensitive(tree, child->string, value)
                                        : cJSON_ReplaceItemViaPointer(tree, child, value)))

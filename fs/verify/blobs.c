@@ -4,7 +4,7 @@
 #include "fs/source/load.h"
 
 #include "layout/base/memory.h"
-#include "layout/base/min_max.h"
+#include "layout/base/checked.h"
 
 #include <stdio.h>
 #include <string.h>

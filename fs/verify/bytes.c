@@ -1,7 +1,7 @@
 /* Level 1 for the experts: a logical tensor at a time, in strips where all sides have it row by row. */
 #include "bytes.h"
 
-#include "layout/base/min_max.h"
+#include "layout/base/checked.h"
 
 #include "fs/base/parallel.h"
 

@@ -2,7 +2,7 @@
  * layout. */
 #include "digests.h"
 
-#include "layout/base/min_max.h"
+#include "layout/base/checked.h"
 
 #ifdef MOEFS_HAVE_XXH_DISPATCH
 #include <xxh_x86dispatch.h>

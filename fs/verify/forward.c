@@ -1,7 +1,7 @@
 /* Level 2 of a run, block by block: what is computed, and whether both sides give the same. */
 #include "forward_block.h"
 
-#include "layout/base/min_max.h"
+#include "layout/base/checked.h"
 
 #include <inttypes.h>
 #include <math.h>

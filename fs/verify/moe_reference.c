@@ -1,6 +1,6 @@
 #include "moe_reference.h"
 
-#include "layout/base/min_max.h"
+#include "layout/base/checked.h"
 
 /* Rows that are made floats at once: where a layout has rows side by side, a column's piece is a cache line.
  */

@@ -1,7 +1,7 @@
 /* The line that says how far verify is. */
 #include "progress.h"
 
-#include "layout/base/min_max.h"
+#include "layout/base/checked.h"
 
 #include <stdio.h>
 #include <sys/ioctl.h>

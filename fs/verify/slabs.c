@@ -1,7 +1,7 @@
 /* What one thread holds of one expert, and its bytes in the logical order. */
 #include "slabs.h"
 
-#include "layout/base/min_max.h"
+#include "layout/base/checked.h"
 
 #include <inttypes.h>
 #include <string.h>

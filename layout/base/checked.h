@@ -1,4 +1,4 @@
-/* Arithmetic on sizes that come from a file: every sum and product is checked. Units are the caller's. */
+/* Arithmetic on sizes: every sum and product of what comes from a file is checked. Units are the caller's. */
 #ifndef MOEFS_LAYOUT_CHECKED_H
 #define MOEFS_LAYOUT_CHECKED_H
 
@@ -14,6 +14,17 @@ static inline bool checked_add(uint64_t a, uint64_t b, uint64_t *sum)
 static inline bool checked_mul(uint64_t a, uint64_t b, uint64_t *product)
 {
     return !__builtin_mul_overflow(a, b, product);
+}
+
+/* The lesser and the greater of two. */
+static inline uint64_t min_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline uint64_t max_u64(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
 }
 
 #endif

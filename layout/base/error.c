@@ -1,3 +1,4 @@
+/* Errors and notes as values. */
 #include "error.h"
 #include "memory.h"
 

@@ -1,3 +1,4 @@
+/* Allocation that cannot fail, and arenas. */
 #include "memory.h"
 
 #include <stdalign.h>

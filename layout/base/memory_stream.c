@@ -1,3 +1,4 @@
+/* A stream into memory, over a FILE of its own writing functions. */
 #include "memory_stream.h"
 
 #include "memory.h"

@@ -1,3 +1,4 @@
+/* A checkpoint put together from its shards' headers and its index. */
 #include "checkpoint.h"
 
 #include "layout/base/checked.h"
@@ -6,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of what happens once a tensor, so many lines are said; the rest is counted. */
+/* At most this many notes of a kind; the rest are counted. */
 #define NOTES_MAX 5
 
 /* A tensor by its name, for sorting; for an index's entry, too. */

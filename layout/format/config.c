@@ -75,13 +75,13 @@ static int scan(const char *text, size_t length, struct config *config, char *pl
     json_reader_init(&reader, text, length);
     reader.accept_nan = true;
     for (bool first = true;; first = false) {
-        if (json_next(&reader, &token, err))
+        if (json_next(&reader, &token, err) < 0)
             return -1;
         if (token.kind == JSON_END)
             break;
         if (first)
             is_object = token.kind == JSON_OBJECT_BEGIN;
-        if (token.escaped && reader.depth == 1 && check_string(&token, err))
+        if (token.escaped && reader.depth == 1 && check_string(&token, err) < 0)
             return error_set(err, "byte %zu: %s", (size_t)(token.text - text), err->text);
         if (counts && json_u64(&token, &count) && count > 0)
             add_count(config, count);
@@ -134,7 +134,7 @@ static int parse(const char *path, const char *text, size_t length, struct confi
     cleanup_free char *plain = xmalloc(length + length / 3 + 1); /* NaN grows by one byte in three */
     size_t plain_length = 0;
 
-    if (scan(text, length, config, plain, &plain_length, err))
+    if (scan(text, length, config, plain, &plain_length, err) < 0)
         return error_set(err, "%s: %s", path, err->text);
     config->root = cJSON_ParseWithLength(plain, plain_length);
     if (!config->root) {
@@ -143,7 +143,7 @@ static int parse(const char *path, const char *text, size_t length, struct confi
     }
     config->text = xstrndup(text, length);
     config->length = length;
-    if (read_name(path, config->root, "model_type", &config->model_type, err))
+    if (read_name(path, config->root, "model_type", &config->model_type, err) < 0)
         return -1;
     return read_name(path, config->root, "transformers_weights", &config->transformers_weights, err);
 }

@@ -1,4 +1,6 @@
+/* The element types of the safetensors format: names and sizes. */
 #include "dtype.h"
+#include "layout/base/checked.h"
 
 #include <string.h>
 
@@ -46,6 +48,19 @@ enum dtype dtype_find(const char *name, size_t length)
         if (strlen(DTYPES[i].name) == length && memcmp(DTYPES[i].name, name, length) == 0)
             return (enum dtype)i;
     return DTYPE_COUNT;
+}
+
+bool dtype_bytes(enum dtype dtype, const uint64_t *shape, unsigned n_dims, uint64_t *bytes)
+{
+    uint64_t n = 1;
+
+    for (unsigned i = 0; i < n_dims; i++)
+        if (!checked_mul(n, shape[i], &n))
+            return false;
+    if (!checked_mul(n, dtype_bits(dtype), &n) || n % 8 != 0)
+        return false;
+    *bytes = n / 8;
+    return true;
 }
 
 bool dtype_is_full_float(enum dtype dtype)

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* In the order of the reference's enum: this is the rank by which its writer sorts tensors. */
 enum dtype {
@@ -37,6 +38,9 @@ enum dtype {
 const char *dtype_name(enum dtype dtype);
 /* Bits of one element: 4, 6, 8, 16, 32 or 64. */
 unsigned dtype_bits(enum dtype dtype);
+/* Bytes of a tensor; false on overflow or where its bits do not fill whole bytes. The product is taken from the
+ * left, as the reference does: [0, huge, huge] is fine, [huge, huge, 0] overflows. */
+bool dtype_bytes(enum dtype dtype, const uint64_t *shape, unsigned n_dims, uint64_t *bytes);
 /* Floating point of 16 bits or more: elements that are weights as they are. Others stand for weights only
  * together with their scales. */
 bool dtype_is_full_float(enum dtype dtype);

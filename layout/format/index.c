@@ -1,3 +1,4 @@
+/* Reading an index in one pass. */
 #include "index.h"
 
 #include "json.h"
@@ -33,7 +34,7 @@ static int next(struct parser *parser, struct json_token *token)
 
 static int decode(struct parser *parser, const struct json_token *token, const char **text, size_t *length)
 {
-    if (json_string(token, parser->arena, text, length, parser->err))
+    if (json_string(token, parser->arena, text, length, parser->err) < 0)
         return error_set(parser->err, "%s: byte %zu: %s", parser->path,
                          (size_t)(token->text - parser->reader.text), parser->err->text);
     return 0;
@@ -68,12 +69,12 @@ static int read_entry(struct parser *parser, const struct json_token *key)
     struct json_token value;
     size_t length;
 
-    if (decode(parser, key, &tensor, &length) || next(parser, &value))
+    if (decode(parser, key, &tensor, &length) < 0 || next(parser, &value) < 0)
         return -1;
     if (value.kind != JSON_STRING)
         return error_set(parser->err, "%s: tensor '%s': weight_map does not give a file name for it",
                          parser->path, tensor);
-    if (decode(parser, &value, &file, &length))
+    if (decode(parser, &value, &file, &length) < 0)
         return -1;
     if (!is_file_name(file))
         return error_set(parser->err,
@@ -89,12 +90,12 @@ static int read_weight_map(struct parser *parser)
 {
     struct json_token token;
 
-    if (next(parser, &token))
+    if (next(parser, &token) < 0)
         return -1;
     if (token.kind != JSON_OBJECT_BEGIN)
         return error_set(parser->err, "%s: weight_map is not an object", parser->path);
     for (;;) {
-        if (next(parser, &token))
+        if (next(parser, &token) < 0)
             return -1;
         if (token.kind == JSON_OBJECT_END)
             return 0;
@@ -111,7 +112,7 @@ static int read_metadata(struct parser *parser, struct index *index)
     const char *key;
     size_t length;
 
-    if (next(parser, &token))
+    if (next(parser, &token) < 0)
         return -1;
     if (token.kind == JSON_NULL)
         return 0;
@@ -120,9 +121,9 @@ static int read_metadata(struct parser *parser, struct index *index)
     index->metadata = token.text;
     unsigned outer = reader->depth - 1;
     while (reader->depth > outer) {
-        if (next(parser, &token))
+        if (next(parser, &token) < 0)
             return -1;
-        if (token.kind == JSON_KEY && token.escaped && decode(parser, &token, &key, &length))
+        if (token.kind == JSON_KEY && token.escaped && decode(parser, &token, &key, &length) < 0)
             return -1;
     }
     index->metadata_length = (size_t)(reader->text + reader->at - index->metadata);
@@ -136,16 +137,16 @@ static int read_top(struct parser *parser, struct index *index)
     const char *key;
     size_t length;
 
-    if (next(parser, &token))
+    if (next(parser, &token) < 0)
         return -1;
     if (token.kind != JSON_OBJECT_BEGIN)
         return error_set(parser->err, "%s: not a JSON object", parser->path);
     for (;;) {
-        if (next(parser, &token))
+        if (next(parser, &token) < 0)
             return -1;
         if (token.kind == JSON_OBJECT_END)
             break;
-        if (decode(parser, &token, &key, &length))
+        if (decode(parser, &token, &key, &length) < 0)
             return -1;
         bool is_map = strcmp(key, "weight_map") == 0, is_metadata = strcmp(key, "metadata") == 0;
         if ((is_map && seen_map) || (is_metadata && seen_metadata))
@@ -160,7 +161,7 @@ static int read_top(struct parser *parser, struct index *index)
         if (failed)
             return -1;
     }
-    if (next(parser, &token))
+    if (next(parser, &token) < 0)
         return -1;
     return seen_map ? 0 : error_set(parser->err, "%s: weight_map is missing", parser->path);
 }

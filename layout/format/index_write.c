@@ -1,4 +1,4 @@
-/* json.dumps(index, indent=2, sort_keys=True) + "\n" */
+/* Writing an index as transformers does: json.dumps(index, indent=2, sort_keys=True) + "\n". */
 #include "index.h"
 
 #include "json.h"
@@ -98,7 +98,7 @@ static void take_token(struct json_reader *reader, struct json_token *token)
 {
     struct error err = {0};
 
-    if (json_next(reader, token, &err))
+    if (json_next(reader, token, &err) < 0)
         abort();
 }
 
@@ -110,7 +110,7 @@ static void take_value(struct json_reader *reader, const char **text, size_t *le
 
     take_token(reader, &token);
     *text = token.kind == JSON_STRING ? token.text - 1 : token.text;
-    if (json_skip(reader, &token, &err))
+    if (json_skip(reader, &token, &err) < 0)
         abort();
     *length = (size_t)(reader->text + reader->at - *text);
 }
@@ -127,7 +127,7 @@ static void take_members(struct json_reader *reader, struct arena *arena, struct
         take_token(reader, &token);
         if (token.kind == JSON_OBJECT_END)
             return;
-        if (json_string(&token, arena, &member.key, &length, &err))
+        if (json_string(&token, arena, &member.key, &length, &err) < 0)
             abort();
         take_value(reader, &member.value, &member.length);
         add_member(members, member);

@@ -1,3 +1,4 @@
+/* The strict pull parser. */
 #include "json.h"
 
 #include "layout/base/checked.h"
@@ -115,7 +116,7 @@ static int scan_string(struct json_reader *reader, struct json_token *token, str
         }
         if (c == '\\') {
             token->escaped = true;
-            if (scan_escape(reader, err))
+            if (scan_escape(reader, err) < 0)
                 return -1;
         } else if (c < 0x20) {
             return error_set(err, "byte %zu: a raw control character (0x%02x) in a string", reader->at, c);
@@ -159,19 +160,19 @@ static int scan_number(struct json_reader *reader, struct json_token *token, str
         reader->at++;
         if (is_digit(peek(reader)))
             return error_set(err, "byte %zu: a number with a leading zero", reader->at - 1);
-    } else if (scan_digits(reader, err)) {
+    } else if (scan_digits(reader, err) < 0) {
         return -1;
     }
     if (peek(reader) == '.') {
         reader->at++;
-        if (scan_digits(reader, err))
+        if (scan_digits(reader, err) < 0)
             return -1;
     }
     if (peek(reader) == 'e' || peek(reader) == 'E') {
         reader->at++;
         if (peek(reader) == '+' || peek(reader) == '-')
             reader->at++;
-        if (scan_digits(reader, err))
+        if (scan_digits(reader, err) < 0)
             return -1;
     }
     return 0;
@@ -232,10 +233,10 @@ static int read_value(struct json_reader *reader, struct json_token *token, stru
         return open_container(reader, token, err);
     if (c == '"') {
         token->kind = JSON_STRING;
-        if (scan_string(reader, token, err))
+        if (scan_string(reader, token, err) < 0)
             return -1;
     } else {
-        if (read_scalar(reader, token, err))
+        if (read_scalar(reader, token, err) < 0)
             return -1;
         token->length = (size_t)(reader->text + reader->at - token->text);
     }
@@ -248,7 +249,7 @@ static int read_key(struct json_reader *reader, struct json_token *token, struct
     if (peek(reader) != '"')
         return fail_expected(reader, "a key", err);
     token->kind = JSON_KEY;
-    if (scan_string(reader, token, err))
+    if (scan_string(reader, token, err) < 0)
         return -1;
     skip_space(reader);
     if (peek(reader) != ':')
@@ -305,7 +306,7 @@ int json_skip(struct json_reader *reader, const struct json_token *first, struct
         return 0;
     unsigned outer = reader->depth - 1;
     while (reader->depth > outer)
-        if (json_next(reader, &token, err))
+        if (json_next(reader, &token, err) < 0)
             return -1;
     return 0;
 }
@@ -372,7 +373,7 @@ int json_string(const struct json_token *token, struct arena *arena, const char 
         in += 2;
         if (c == 'u') {
             unsigned code;
-            if (decode_unit(&in, end, &code, err))
+            if (decode_unit(&in, end, &code, err) < 0)
                 return -1;
             out = put_utf8(out, code);
         } else {

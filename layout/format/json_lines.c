@@ -1,3 +1,4 @@
+/* The lines of the keys of a JSON text, for messages. */
 #include "json_lines.h"
 #include "layout/base/hash.h"
 #include "json.h"

@@ -1,3 +1,4 @@
+/* The order in which checkpoints are saved. */
 #include "natural.h"
 
 #include <ctype.h>

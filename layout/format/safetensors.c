@@ -1,3 +1,4 @@
+/* Reading a safetensors header: every rule of docs/safetensors.md. */
 #include "safetensors.h"
 
 #include "layout/base/checked.h"
@@ -21,19 +22,6 @@ struct parser {
     size_t n_tensors, capacity;
     struct error *err;
 };
-
-bool safetensors_tensor_bytes(const struct tensor_info *info, uint64_t *bytes)
-{
-    uint64_t n = 1;
-
-    for (unsigned i = 0; i < info->n_dims; i++)
-        if (!checked_mul(n, info->shape[i], &n))
-            return false;
-    if (!checked_mul(n, dtype_bits((enum dtype)info->dtype), &n) || n % 8 != 0)
-        return false;
-    *bytes = n / 8;
-    return true;
-}
 
 int safetensors_header_length(const char *file_name, const uint8_t prefix[SAFETENSORS_PREFIX_SIZE],
                               uint64_t file_size, uint64_t *n, struct error *err)
@@ -74,7 +62,7 @@ static int next(struct parser *parser, struct json_token *token)
 
 static int decode(struct parser *parser, const struct json_token *token, const char **text, size_t *length)
 {
-    if (json_string(token, parser->arena, text, length, parser->err))
+    if (json_string(token, parser->arena, text, length, parser->err) < 0)
         return error_set(parser->err, "%s: byte %zu of the header: %s", parser->file,
                          (size_t)(token->text - parser->reader.text), parser->err->text);
     return 0;
@@ -102,12 +90,12 @@ static int skip_ignored(struct parser *parser)
     size_t length;
 
     do {
-        if (next(parser, &token))
+        if (next(parser, &token) < 0)
             return -1;
         if (reader->depth > DEPTH_MAX)
             return error_set(parser->err, "%s: byte %zu of the header: nested deeper than %d", parser->file,
                              reader->at - 1, DEPTH_MAX);
-        if (token.escaped && decode(parser, &token, &text, &length))
+        if (token.escaped && decode(parser, &token, &text, &length) < 0)
             return -1;
         if (token.kind == JSON_NUMBER && check_finite(parser, &token))
             return -1;
@@ -154,7 +142,7 @@ static int read_metadata_members(struct parser *parser, const char ***keys, size
     size_t length, capacity = 0;
 
     for (;;) {
-        if (next(parser, &token))
+        if (next(parser, &token) < 0)
             return -1;
         if (token.kind == JSON_OBJECT_END)
             return check_metadata_keys(parser, *keys, *n);
@@ -162,12 +150,12 @@ static int read_metadata_members(struct parser *parser, const char ***keys, size
             capacity = capacity ? 2 * capacity : 8;
             *keys = xreallocarray(*keys, capacity, sizeof **keys);
         }
-        if (decode(parser, &token, &(*keys)[*n], &length) || next(parser, &token))
+        if (decode(parser, &token, &(*keys)[*n], &length) < 0 || next(parser, &token) < 0)
             return -1;
         if (token.kind != JSON_STRING)
             return error_set(parser->err, "%s: __metadata__: the value of '%s' is not a string", parser->file,
                              (*keys)[*n]);
-        if (token.escaped && decode(parser, &token, &value, &length))
+        if (token.escaped && decode(parser, &token, &value, &length) < 0)
             return -1;
         ++*n;
     }
@@ -179,7 +167,7 @@ static int read_metadata(struct parser *parser)
     struct json_token token;
     size_t n = 0;
 
-    if (next(parser, &token))
+    if (next(parser, &token) < 0)
         return -1;
     if (token.kind == JSON_NULL)
         return 0;
@@ -209,11 +197,11 @@ static int read_dtype(struct parser *parser, struct safetensors_tensor *tensor)
     const char *name;
     size_t length;
 
-    if (next(parser, &token))
+    if (next(parser, &token) < 0)
         return -1;
     if (token.kind != JSON_STRING)
         return fail_tensor(parser, tensor->info.name, "dtype is not a string");
-    if (decode(parser, &token, &name, &length))
+    if (decode(parser, &token, &name, &length) < 0)
         return -1;
     enum dtype dtype = dtype_find(name, length);
     if (dtype == DTYPE_COUNT)
@@ -228,12 +216,12 @@ static int read_integers(struct parser *parser, const char *name, const char *fi
 {
     struct json_token token;
 
-    if (next(parser, &token))
+    if (next(parser, &token) < 0)
         return -1;
     if (token.kind != JSON_ARRAY_BEGIN)
         return fail_tensor(parser, name, "%s is not an array", field);
     for (*n = 0;; ++*n) {
-        if (next(parser, &token))
+        if (next(parser, &token) < 0)
             return -1;
         if (token.kind == JSON_ARRAY_END)
             return 0;
@@ -250,7 +238,7 @@ static int read_shape(struct parser *parser, struct safetensors_tensor *tensor)
     uint64_t dims[SAFETENSORS_NDIM_MAX];
     size_t n;
 
-    if (read_integers(parser, tensor->info.name, "shape", dims, SAFETENSORS_NDIM_MAX, &n))
+    if (read_integers(parser, tensor->info.name, "shape", dims, SAFETENSORS_NDIM_MAX, &n) < 0)
         return -1;
     tensor->info.shape = arena_memdup(parser->arena, dims, n * sizeof *dims);
     tensor->info.n_dims = (uint8_t)n;
@@ -262,7 +250,7 @@ static int read_offsets(struct parser *parser, struct safetensors_tensor *tensor
     uint64_t offsets[2];
     size_t n;
 
-    if (read_integers(parser, tensor->info.name, "data_offsets", offsets, 2, &n))
+    if (read_integers(parser, tensor->info.name, "data_offsets", offsets, 2, &n) < 0)
         return -1;
     if (n != 2)
         return fail_tensor(parser, tensor->info.name, "data_offsets has %zu numbers, not 2", n);
@@ -282,7 +270,7 @@ static int find_field(struct parser *parser, const struct json_token *key, size_
     const char *text = key->text;
     size_t length = key->length;
 
-    if (key->escaped && decode(parser, key, &text, &length))
+    if (key->escaped && decode(parser, key, &text, &length) < 0)
         return -1;
     for (*field = 0; *field < N_FIELDS; ++*field)
         if (strlen(FIELDS[*field].name) == length && memcmp(FIELDS[*field].name, text, length) == 0)
@@ -296,19 +284,19 @@ static int read_tensor(struct parser *parser, struct safetensors_tensor *tensor)
     struct json_token token;
     size_t field;
 
-    if (next(parser, &token))
+    if (next(parser, &token) < 0)
         return -1;
     if (token.kind != JSON_OBJECT_BEGIN)
         return fail_tensor(parser, tensor->info.name, "its entry is not an object");
     for (;;) {
-        if (next(parser, &token))
+        if (next(parser, &token) < 0)
             return -1;
         if (token.kind == JSON_OBJECT_END)
             break;
         if (find_field(parser, &token, &field))
             return -1;
         if (field == N_FIELDS) {
-            if (skip_ignored(parser))
+            if (skip_ignored(parser) < 0)
                 return -1;
             continue;
         }
@@ -329,7 +317,7 @@ static int read_member(struct parser *parser, const struct json_token *key, bool
     struct safetensors_tensor tensor = {0};
     size_t length;
 
-    if (decode(parser, key, &tensor.info.name, &length))
+    if (decode(parser, key, &tensor.info.name, &length) < 0)
         return -1;
     if (strcmp(tensor.info.name, "__metadata__") == 0) {
         if (*seen_metadata)
@@ -339,7 +327,7 @@ static int read_member(struct parser *parser, const struct json_token *key, bool
     }
     if (length == 0)
         return error_set(parser->err, "%s: a tensor's name is empty", parser->file);
-    if (read_tensor(parser, &tensor))
+    if (read_tensor(parser, &tensor) < 0)
         return -1;
     if (parser->n_tensors == parser->capacity) {
         parser->capacity = parser->capacity ? 2 * parser->capacity : 256;
@@ -356,14 +344,14 @@ static int read_header(struct parser *parser)
 
     if (parser->reader.length == 0 || parser->reader.text[0] != '{')
         return error_set(parser->err, "%s: the header does not begin with '{'", parser->file);
-    if (next(parser, &token))
+    if (next(parser, &token) < 0)
         return -1;
     for (;;) {
-        if (next(parser, &token))
+        if (next(parser, &token) < 0)
             return -1;
         if (token.kind == JSON_OBJECT_END)
             return next(parser, &token); /* the end, or an error */
-        if (read_member(parser, &token, &seen_metadata))
+        if (read_member(parser, &token, &seen_metadata) < 0)
             return -1;
     }
 }
@@ -478,12 +466,12 @@ static int check_coverage(struct parser *parser, const struct safetensors_header
 
 static int parse(struct parser *parser, uint64_t file_size, struct safetensors_header *header)
 {
-    if (read_header(parser) || check_names(parser))
+    if (read_header(parser) < 0 || check_names(parser) < 0)
         return -1;
     header->tensors = sort_tensors(parser);
     header->n_tensors = parser->n_tensors;
     for (size_t i = 0; i < header->n_tensors; i++)
-        if (check_tensor(parser, i ? &header->tensors[i - 1] : NULL, &header->tensors[i]))
+        if (check_tensor(parser, i ? &header->tensors[i - 1] : NULL, &header->tensors[i]) < 0)
             return -1;
     return check_coverage(parser, header, file_size);
 }

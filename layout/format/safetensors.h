@@ -37,9 +37,11 @@ struct safetensors_header {
     uint64_t data_offset; /* 8 + n: where the tensors' bytes begin in the file */
 };
 
-/* Bytes of a tensor; false on overflow or where its bits do not fill whole bytes. The product is taken from
- * the left, as the reference does: [0, huge, huge] is fine, [huge, huge, 0] overflows. */
-bool safetensors_tensor_bytes(const struct tensor_info *info, uint64_t *bytes);
+/* dtype_bytes() of a tensor. */
+static inline bool safetensors_tensor_bytes(const struct tensor_info *info, uint64_t *bytes)
+{
+    return dtype_bytes((enum dtype)info->dtype, info->shape, info->n_dims, bytes);
+}
 
 /* Checks the first 8 bytes of a file against its size, and gives the header's length n in bytes.
  * file_name is for messages only. file_size >= 8 is checked here too (prefix is not read otherwise). */

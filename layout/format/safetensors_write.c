@@ -1,3 +1,4 @@
+/* Writing a safetensors header as the reference does. */
 #include "json_write.h"
 #include "safetensors.h"
 
