@@ -1,6 +1,7 @@
 /* Tensors that are no weights of a group: which of them belong to one all the same. */
 #include "recognising.h"
 #include "layout/base/array.h"
+#include "layout/base/checked.h"
 
 #include <ctype.h>
 #include <string.h>
@@ -293,7 +294,7 @@ static void describe_block(struct recognising *work, const struct stem_hit *stem
             ;
         if (check_named(work, block, stems + i, next - i, &n_experts, &cause) == 0) {
             unfit->named |= UINT32_C(1) << stems[i].hit.layout;
-            unfit->n_experts = n_experts > unfit->n_experts ? n_experts : unfit->n_experts;
+            unfit->n_experts = max_u64(n_experts, unfit->n_experts);
         } else if (!reason.text) {
             reason = cause;
             cause.text = NULL;

@@ -1,4 +1,5 @@
 #include "buffer_pool.h"
+#include "layout/base/checked.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -48,7 +49,7 @@ static struct pooled_buffer *buffer_new(size_t size)
 
     if (!buffer)
         return NULL;
-    buffer->size = size > SIZE_MIN ? size : SIZE_MIN;
+    buffer->size = max_u64(size, SIZE_MIN);
     if (posix_memalign(&bytes, ALIGNMENT, buffer->size) != 0) {
         free(buffer);
         return NULL;

@@ -1,6 +1,7 @@
 #include "plan_view.h"
 
 #include "layout/layouts.h"
+#include "layout/base/checked.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,7 @@ static void visit_copy(const struct plan_view *view, const struct extent *extent
     while (offset < end) {
         const struct tensor *tensor = checkpoint_find_tensor(view->checkpoint, extent->shard, offset);
         uint64_t stop = tensor->offset + tensor->length;
-        struct plan_piece piece = {tensor, offset, (stop < end ? stop : end) - offset};
+        struct plan_piece piece = {tensor, offset, min_u64(stop, end) - offset};
         visit(view, &piece, context);
         offset += piece.length;
     }

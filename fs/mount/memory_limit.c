@@ -2,6 +2,7 @@
 
 #include "layout/base/memory.h"
 #include "layout/base/text.h"
+#include "layout/base/checked.h"
 #include "mount_table.h"
 
 #include <errno.h>
@@ -108,7 +109,7 @@ static uint64_t hierarchy_limit(const char *root, const struct hierarchy *hierar
     cleanup_free char *directory = xasprintf("%s%s", hierarchy->mount_point, below ? below : "");
     for (;;) {
         const uint64_t limit = read_limit(root, directory, hierarchy->file);
-        least = limit < least ? limit : least;
+        least = min_u64(limit, least);
         char *slash = strrchr(directory, '/');
         if (!slash || strlen(directory) <= strlen(hierarchy->mount_point))
             return least;
@@ -132,5 +133,5 @@ uint64_t memory_limit_find(const char *root)
     const uint64_t first = hierarchy_limit(root, &both.v1), second = hierarchy_limit(root, &both.v2);
     hierarchy_clear(&both.v1);
     hierarchy_clear(&both.v2);
-    return first < second ? first : second;
+    return min_u64(first, second);
 }

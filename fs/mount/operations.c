@@ -4,6 +4,7 @@
 #include "fs/view/tree.h"
 #include "passthrough.h"
 #include "readahead.h"
+#include "layout/base/checked.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -152,7 +153,7 @@ static void operation_read(fuse_req_t request, fuse_ino_t number, size_t size, o
         fuse_reply_buf(request, NULL, 0);
         return;
     }
-    size_t length = size < end - offset ? size : (size_t)(end - offset);
+    size_t length = min_u64(size, end - offset);
     const struct operations *operations = request_operations(request);
     /* before the source is read, so that the pages behind are on their way meanwhile */
     readahead_note(operations->readahead, info->fh, offset, length);

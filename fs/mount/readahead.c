@@ -1,6 +1,7 @@
 #include "readahead.h"
 
 #include "layout/base/memory.h"
+#include "layout/base/checked.h"
 #include "fs/base/log.h"
 #include "fs/view/tree.h"
 #include "readahead_helper.h"
@@ -201,7 +202,7 @@ static void send_range(const struct readahead *readahead, const struct handle *h
     const uint32_t epoch = atomic_load(&readahead->shared->epochs[handle->slot]);
 
     for (uint64_t at = range->offset; at < end;) {
-        const uint64_t n = end - at < PIECE - at % PIECE ? end - at : PIECE - at % PIECE;
+        const uint64_t n = min_u64(end - at, PIECE - at % PIECE);
         const struct readahead_order order = {.inode = handle->inode->stat.st_ino,
                                               .device = readahead->device,
                                               .offset = at,

@@ -2,6 +2,7 @@
 
 #include "bdi.h"
 #include "fs/view/tree.h"
+#include "layout/base/checked.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -42,7 +43,7 @@ static uint64_t step_of(dev_t device)
 {
     const uint64_t step = bdi_read_ahead(device);
 
-    return step > STEP_MIN ? step : STEP_MIN;
+    return max_u64(step, STEP_MIN);
 }
 
 /* Says why it ends; the daemon logs it and reads nothing ahead from then on. */
@@ -94,7 +95,7 @@ static void helper_populate(struct helper *helper, const struct readahead_order 
     }
     for (uint64_t done = 0; done < order->length && order_holds(helper, order);) {
         const uint64_t at = order->offset + done, left = order->length - done;
-        const uint64_t n = left < step - at % step ? left : step - at % step;
+        const uint64_t n = min_u64(left, step - at % step);
         if (posix_fadvise(fd, (off_t)at, (off_t)n, POSIX_FADV_WILLNEED) != 0)
             return;
         done += n;

@@ -70,7 +70,7 @@ static bool same_time(struct timespec a, struct timespec b)
 /* The window's first folio may begin in the one before. */
 static void drop_window(const struct held_file *file, uint64_t window)
 {
-    const uint64_t begin = window * WINDOW, before = begin < FOLIO_MAX ? begin : FOLIO_MAX;
+    const uint64_t begin = window * WINDOW, before = min_u64(begin, FOLIO_MAX);
 
     posix_fadvise(file->opened.fd, (off_t)(begin - before), (off_t)(before + WINDOW), POSIX_FADV_DONTNEED);
 }
@@ -84,7 +84,7 @@ static bool window_is_cached(const struct held_file *file, uint64_t window)
 
     if (syscall(SYS_CACHESTAT, file->opened.fd, range, found, 0) != 0)
         return true;
-    return found[0] * (uint64_t)sysconf(_SC_PAGESIZE) > (size < WINDOW ? size : WINDOW) / 2;
+    return found[0] * (uint64_t)sysconf(_SC_PAGESIZE) > min_u64(size, WINDOW) / 2;
 }
 
 /* Before a read: which of its windows begin to be read, and are they somebody's already? */
@@ -112,9 +112,9 @@ static void drop_behind(const struct held_file *file, uint64_t offset, uint64_t 
         return;
     while (length > 0 && offset < size) {
         const uint64_t window = offset / WINDOW, end = (window + 1) * WINDOW;
-        const uint64_t begin = window * WINDOW > head ? window * WINDOW : head;
-        const uint64_t all = (end < size ? end : size) - begin;
-        const uint64_t n = length < end - offset ? length : end - offset;
+        const uint64_t begin = max_u64(window * WINDOW, head);
+        const uint64_t all = min_u64(end, size) - begin;
+        const uint64_t n = min_u64(length, end - offset);
         unsigned read = atomic_fetch_add(&file->windows[window], (unsigned)n) + (unsigned)n;
         if ((read & ~WINDOW_STAYS) >= all) {
             /* dropped first: who begins the window anew must not take what is cached for another's */
@@ -134,7 +134,7 @@ static int read_exact(const struct held_file *file, uint64_t offset, void *buffe
 
     look_ahead(file, offset, length);
     while (length > 0) {
-        ssize_t n = pread(file->opened.fd, to, length < PREAD_MAX ? length : PREAD_MAX, (off_t)offset);
+        ssize_t n = pread(file->opened.fd, to, min_u64(length, PREAD_MAX), (off_t)offset);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
@@ -167,7 +167,7 @@ static int compare_head(struct held_file *file, bool *same)
     XXH3_64bits_reset(state);
     for (uint64_t at = 0; at < file->opened.head_length;) {
         uint64_t left = file->opened.head_length - at;
-        size_t n = left < HEAD_CHUNK ? (size_t)left : HEAD_CHUNK;
+        size_t n = min_u64(left, HEAD_CHUNK);
         e = read_exact(file, at, chunk, n);
         if (e)
             goto out;

@@ -1,4 +1,5 @@
 #include "moe_matrix.h"
+#include "layout/base/checked.h"
 
 #include <math.h>
 #include <string.h>
@@ -123,8 +124,7 @@ void moe_matrix_rows(const struct moe_matrix *matrix, uint64_t first, uint64_t n
         for (uint64_t r = 0; r < n; r += TILE)
             for (uint64_t c = 0; c < matrix->columns; c += TILE)
                 copy_tile(matrix, from + (r * matrix->row_stride + c * matrix->column_stride) * size,
-                          n - r < TILE ? n - r : TILE,
-                          matrix->columns - c < TILE ? matrix->columns - c : TILE,
+                          min_u64(n - r, TILE), min_u64(matrix->columns - c, TILE),
                           out + r * matrix->columns + c);
     }
     if (matrix->scale)

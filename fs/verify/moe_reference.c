@@ -36,7 +36,7 @@ void moe_reference_rows(const struct moe_pass *pass, const struct moe_matrix *ro
     for (uint64_t r = 1; one && r < rows->rows; r++)
         moe_matrix_dot(rows, r, x, y + first + r);
     for (uint64_t at = 0; !one && at < rows->rows; at += BAND) {
-        const uint64_t n = rows->rows - at < BAND ? rows->rows - at : BAND;
+        const uint64_t n = min_u64(rows->rows - at, BAND);
         moe_matrix_rows(rows, at, n, band);
         for (size_t t = 0; t < pass->n; t++)
             for (uint64_t r = 0; r < n; r++)

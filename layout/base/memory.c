@@ -1,5 +1,6 @@
 /* Allocation that cannot fail, and arenas. */
 #include "memory.h"
+#include "layout/base/checked.h"
 
 #include <stdalign.h>
 #include <stdarg.h>
@@ -101,7 +102,7 @@ void *arena_alloc(struct arena *arena, size_t size)
     if (rounded < size)
         memory_exhausted();
     if (!block || block->size - block->used < rounded) {
-        size_t space = rounded > ARENA_BLOCK_SIZE ? rounded : ARENA_BLOCK_SIZE;
+        size_t space = max_u64(rounded, ARENA_BLOCK_SIZE);
         if (space > SIZE_MAX - sizeof *block)
             memory_exhausted();
         block = xmalloc(sizeof *block + space);

@@ -1,5 +1,6 @@
 /* The order in which checkpoints are saved. */
 #include "natural.h"
+#include "layout/base/checked.h"
 
 #include <ctype.h>
 #include <stdbool.h>
@@ -29,7 +30,7 @@ static int compare_numbers(const char *a, size_t a_length, const char *b, size_t
 
 static int compare_texts(const char *a, size_t a_length, const char *b, size_t b_length)
 {
-    int order = memcmp(a, b, a_length < b_length ? a_length : b_length);
+    int order = memcmp(a, b, min_u64(a_length, b_length));
 
     return order ? order : (a_length > b_length) - (a_length < b_length);
 }

@@ -229,7 +229,7 @@ static int read_integers(struct parser *parser, const char *name, const char *fi
             return fail_tensor(parser, name, "%s has more than %zu numbers", field, max);
         if (!json_u64(&token, &values[*n]))
             return fail_tensor(parser, name, "%s holds '%.*s', which is not an integer from 0 to 2^64-1",
-                               field, (int)(token.length < 40 ? token.length : 40), token.text);
+                               field, (int)(min_u64(token.length, 40)), token.text);
     }
 }
 
