@@ -240,6 +240,30 @@ static int check_with_config(const struct fitting *f, const struct fit_word *w)
     return 0;
 }
 
+/* gate and up transposed and down too fit a layout with inner and hidden exchanged. Where config.json confirms
+ * neither size as read, and both the other way round, they are. */
+static int check_not_transposed(const struct fitting *f, const struct fit_word *w)
+{
+    const struct axis_words *words = &f->input->layouts->words;
+    const struct config *config = f->input->config;
+    uint8_t hidden_axis = axis_find(words, "hidden"), inner_axis = axis_find(words, "inner");
+
+    if (!config || hidden_axis == AXIS_NONE || inner_axis == AXIS_NONE)
+        return 0;
+    const struct config_set *hiddens = &config->hidden_sizes, *inners = &config->inner_sizes;
+    uint64_t hidden = w->sizes[hidden_axis], inner = w->sizes[inner_axis];
+    if (hidden == 0 || inner == 0 || (hiddens->n == 0 && inners->n == 0) || config_set_has(hiddens, hidden) ||
+        config_set_has(inners, inner))
+        return 0;
+    if ((hiddens->n > 0 && !config_set_has(hiddens, inner)) ||
+        (inners->n > 0 && !config_set_has(inners, hidden)))
+        return 0;
+    return error_set(f->err,
+                     "inner would be %llu and hidden %llu, which config.json has the other way round: these "
+                     "matrices are transposed",
+                     (unsigned long long)inner, (unsigned long long)hidden);
+}
+
 static int fit_word(const struct fitting *f, struct fit *fit, unsigned word)
 {
     struct fit_word *w = &fit->words[word];
@@ -253,9 +277,9 @@ static int fit_word(const struct fitting *f, struct fit *fit, unsigned word)
         if (hole >= 0 && w->n_of_form[k] > 0)
             w->sizes[f->bound->forms[k].name.holes[hole].axis] = w->n_of_form[k];
     }
-    if (solve(f, w) < 0 || solve_from_config(f, w) < 0)
+    if (solve(f, w) < 0 || solve_from_config(f, w) < 0 || check_with_config(f, w) < 0)
         return -1;
-    return check_with_config(f, w);
+    return check_not_transposed(f, w);
 }
 
 static int fit_words(const struct fitting *f, struct fit *fit)

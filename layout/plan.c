@@ -17,7 +17,7 @@ static bool is_relative_target(const char *to)
 /* No name with a component that holds "expert" or "moe", and no expert count in config.json. */
 static bool is_dense(const struct checkpoint *checkpoint)
 {
-    if (checkpoint->config.n_expert_counts > 0)
+    if (checkpoint->config.expert_counts.n > 0)
         return false;
     for (uint32_t t = 0; t < checkpoint->n_tensors; t++) {
         const char *name = checkpoint->tensors[t].info.name;

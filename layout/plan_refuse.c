@@ -262,17 +262,15 @@ static bool check_unfit_count(struct planning *p, struct refusals *refusals, con
 {
     const struct config *config = &p->checkpoint->config;
 
-    if (unfit->n_experts == 0 || config->n_expert_counts == 0 || layouts_ignored(p->layouts, unfit->block))
+    if (unfit->n_experts == 0 || config->expert_counts.n == 0 || layouts_ignored(p->layouts, unfit->block))
         return true;
-    for (size_t i = 0; i < config->n_expert_counts; i++)
-        if (config->expert_counts[i] == unfit->n_experts)
-            return true;
-    if (unfit->n_experts > config->expert_counts[0])
+    if (config_set_has(&config->expert_counts, unfit->n_experts) ||
+        unfit->n_experts > config->expert_counts.numbers[0])
         return true;
     refusals_add(refusals, unfit->block, unfit->block,
                  "has %llu experts, but config.json says %llu: the last ones are missing (incomplete "
                  "download?)",
-                 (unsigned long long)unfit->n_experts, (unsigned long long)config->expert_counts[0]);
+                 (unsigned long long)unfit->n_experts, (unsigned long long)config->expert_counts.numbers[0]);
     return false;
 }
 
@@ -391,19 +389,19 @@ static void check_expert_counts(struct planning *p, struct refusals *refusals)
     const struct group *odd = NULL;
     bool warned = false;
 
-    for (uint32_t g = 0; g < p->recognition->n_groups && config->n_expert_counts > 0; g++) {
+    for (uint32_t g = 0; g < p->recognition->n_groups && config->expert_counts.n > 0; g++) {
         const struct group *group = &p->recognition->groups[g];
         bool found =
             layouts_ignored(p->layouts, group->block) || check_told_counts(p, refusals, group, &warned);
-        for (size_t i = 0; i < config->n_expert_counts; i++)
-            found |= config->expert_counts[i] == group->n_experts;
+        found |= config_set_has(&config->expert_counts, group->n_experts);
         if (found)
             continue;
-        if (group->n_experts < config->expert_counts[0])
+        if (group->n_experts < config->expert_counts.numbers[0])
             refusals_add(refusals, group->block, group->block,
                          "has %llu experts, but config.json says %llu: the last ones are missing (incomplete "
                          "download?)",
-                         (unsigned long long)group->n_experts, (unsigned long long)config->expert_counts[0]);
+                         (unsigned long long)group->n_experts,
+                         (unsigned long long)config->expert_counts.numbers[0]);
         else if (!odd)
             odd = group;
     }

@@ -7,46 +7,91 @@
 #include <stdio.h>
 #include <string.h>
 
+/* The keys whose numbers are collected, wherever in the file they stand. */
 static const char *const COUNT_KEYS[] = {"num_experts", "num_local_experts", "n_routed_experts",
-                                         "moe_num_experts"};
+                                         "moe_num_experts", NULL};
+static const char *const HIDDEN_KEYS[] = {"hidden_size", "d_model",         "n_embd",
+                                          "embed_dim",   "moe_latent_size", NULL};
+static const char *const INNER_KEYS[] = {"moe_intermediate_size",
+                                         "intermediate_size",
+                                         "intermediate_size_mlp",
+                                         "expert_ffn_hidden_size",
+                                         "ffn_hidden_size",
+                                         "ffn_dim",
+                                         "encoder_ffn_dim",
+                                         "decoder_ffn_dim",
+                                         "d_ff",
+                                         NULL};
 
-static bool is_count_key(const struct json_token *key)
+static bool is_key_of(const struct json_token *key, const char *const *keys)
 {
-    for (size_t i = 0; i < sizeof COUNT_KEYS / sizeof *COUNT_KEYS; i++)
-        if (strlen(COUNT_KEYS[i]) == key->length && memcmp(COUNT_KEYS[i], key->text, key->length) == 0)
+    for (; *keys; keys++)
+        if (strlen(*keys) == key->length && memcmp(*keys, key->text, key->length) == 0)
             return true;
     return false;
 }
 
-static int compare_counts(const void *a, const void *b)
+static int compare_numbers(const void *a, const void *b)
 {
     uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
 
     return (left > right) - (left < right);
 }
 
-static void add_count(struct config *config, uint64_t count)
+static void set_add(struct config_set *set, uint64_t number)
 {
-    size_t n = config->n_expert_counts;
+    size_t n = set->n;
 
     if ((n & (n - 1)) == 0) /* full at each power of two */
-        config->expert_counts =
-            xreallocarray(config->expert_counts, n ? 2 * n : 1, sizeof *config->expert_counts);
-    config->expert_counts[config->n_expert_counts++] = count;
+        set->numbers = xreallocarray(set->numbers, n ? 2 * n : 1, sizeof *set->numbers);
+    set->numbers[set->n++] = number;
 }
 
-static void sort_counts(struct config *config)
+static void set_sort(struct config_set *set)
 {
-    uint64_t *counts = config->expert_counts;
     size_t kept = 0;
 
-    if (!counts)
+    if (set->n > 0)
+        qsort(set->numbers, set->n, sizeof *set->numbers, compare_numbers);
+    for (size_t i = 0; i < set->n; i++)
+        if (i == 0 || set->numbers[i] != set->numbers[i - 1])
+            set->numbers[kept++] = set->numbers[i];
+    set->n = kept;
+}
+
+bool config_set_has(const struct config_set *set, uint64_t number)
+{
+    return set->n > 0 && bsearch(&number, set->numbers, set->n, sizeof number, compare_numbers);
+}
+
+/* Which set the numbers of the key belong to, or NULL. */
+static struct config_set *set_of_key(struct config *config, const struct json_token *key)
+{
+    if (is_key_of(key, COUNT_KEYS))
+        return &config->expert_counts;
+    if (is_key_of(key, HIDDEN_KEYS))
+        return &config->hidden_sizes;
+    return is_key_of(key, INNER_KEYS) ? &config->inner_sizes : NULL;
+}
+
+/* Collects the numbers behind a key; of sizes, which some architectures have one for each layer, those of a
+ * list too. *set: where they go, as the token before left it. */
+static void collect(struct config *config, const struct json_token *token, struct config_set **set,
+                    bool *in_list)
+{
+    uint64_t number;
+
+    if (token->kind == JSON_KEY) {
+        *set = set_of_key(config, token);
+        *in_list = false;
         return;
-    qsort(counts, config->n_expert_counts, sizeof *counts, compare_counts);
-    for (size_t i = 0; i < config->n_expert_counts; i++)
-        if (i == 0 || counts[i] != counts[i - 1])
-            counts[kept++] = counts[i];
-    config->n_expert_counts = kept;
+    }
+    if (*set && json_u64(token, &number) && number > 0)
+        set_add(*set, number);
+    if (token->kind == JSON_ARRAY_BEGIN && !*in_list && *set != &config->expert_counts)
+        *in_list = true;
+    else if (token->kind != JSON_NUMBER || !*in_list)
+        *set = NULL;
 }
 
 /* cJSON cuts a string at U+0000: where a string becomes a name, that must not pass. */
@@ -61,16 +106,16 @@ static int check_string(const struct json_token *token, struct error *err)
     return failed;
 }
 
-/* One strict pass over the text: it gives the place of an error, collects the expert counts exactly (cJSON's
+/* One strict pass over the text: it gives the place of an error, collects counts and sizes exactly (cJSON's
  * numbers are doubles), and copies the text to `plain` with the numbers that cJSON does not know as null. */
 static int scan(const char *text, size_t length, struct config *config, char *plain, size_t *plain_length,
                 struct error *err)
 {
     struct json_reader reader;
     struct json_token token;
-    bool counts = false, is_object = false;
+    struct config_set *set = NULL;
+    bool in_list = false, is_object = false;
     size_t copied = 0, out = 0;
-    uint64_t count;
 
     json_reader_init(&reader, text, length);
     reader.accept_nan = true;
@@ -83,9 +128,7 @@ static int scan(const char *text, size_t length, struct config *config, char *pl
             is_object = token.kind == JSON_OBJECT_BEGIN;
         if (token.escaped && reader.depth == 1 && check_string(&token, err) < 0)
             return error_set(err, "byte %zu: %s", (size_t)(token.text - text), err->text);
-        if (counts && json_u64(&token, &count) && count > 0)
-            add_count(config, count);
-        counts = token.kind == JSON_KEY && is_count_key(&token);
+        collect(config, &token, &set, &in_list);
         if (token.kind == JSON_NUMBER && token.text[token.length - 1] > '9') {
             size_t before = (size_t)(token.text - text) - copied;
             memcpy(plain + out, text + copied, before);
@@ -94,7 +137,9 @@ static int scan(const char *text, size_t length, struct config *config, char *pl
             copied = reader.at;
         }
     }
-    sort_counts(config);
+    set_sort(&config->expert_counts);
+    set_sort(&config->hidden_sizes);
+    set_sort(&config->inner_sizes);
     memcpy(plain + out, text + copied, length - copied);
     *plain_length = out + length - copied;
     return is_object ? 0 : error_set(err, "byte 0: not a JSON object");
@@ -209,6 +254,8 @@ void config_free(struct config *config)
 {
     cJSON_Delete(config->root);
     free(config->text);
-    free(config->expert_counts);
+    free(config->expert_counts.numbers);
+    free(config->hidden_sizes.numbers);
+    free(config->inner_sizes.numbers);
     *config = (struct config){0};
 }

@@ -15,17 +15,25 @@ struct cJSON;
  * memory. */
 #define CONFIG_LENGTH_MAX (4 << 20)
 
+/* Positive integers, ascending, without duplicates. */
+struct config_set {
+    uint64_t *numbers;
+    size_t n;
+};
+
 struct config {
     struct cJSON *root;
     char *text; /* the file, byte for byte, with a NUL behind it: the tree has lost NaN and the spelling */
     size_t length;
     const char *model_type;           /* NULL when config.json has none */
     const char *transformers_weights; /* the file it names as the weights, or NULL */
-    /* The values of num_experts, num_local_experts, n_routed_experts and moe_num_experts anywhere in the file
-     * (positive integers only), ascending, without duplicates. */
-    uint64_t *expert_counts;
-    size_t n_expert_counts;
+    /* Numbers under certain keys, anywhere in the file: num_experts, num_local_experts, n_routed_experts and
+     * moe_num_experts; hidden_size and its other names; intermediate_size, moe_intermediate_size and theirs.
+     * Of the latter two also those of a list. */
+    struct config_set expert_counts, hidden_sizes, inner_sizes;
 };
+
+bool config_set_has(const struct config_set *set, uint64_t number);
 
 /* text need not end in NUL; path is for messages. Longer than CONFIG_LENGTH_MAX is refused. */
 int config_parse(const char *path, const char *text, size_t length, struct config *config, struct error *err);

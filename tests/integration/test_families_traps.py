@@ -3,6 +3,8 @@
 The tensors are numpy's, spelled as the families' published checkpoints are; so are the expected ones.
 """
 
+import json
+
 import numpy as np
 import pytest
 import raw
@@ -250,6 +252,45 @@ def test_counts_in_config(run_moefs, tmp_path, counts, verdict):
     else:
         assert done.returncode == 0, done.stderr
         assert ("a number that config.json does not hold" in done.stdout + done.stderr) == (verdict == "warned")
+
+
+# ---- sizes in config.json ----
+
+# what config.json says, and whether matrices [in, out] are seen by it
+SIZES = [
+    ({"hidden_size": H, "moe_intermediate_size": 5}, True),
+    ({"hidden_size": H, "moe_intermediate_size": 5, "intermediate_size": 20}, True),
+    ({"text_config": {"hidden_size": H, "moe_intermediate_size": [5, 9]}}, True),
+    ({"hidden_size": H}, True),
+    ({"moe_intermediate_size": 5}, True),
+    ({}, False),
+    ({"hidden_size": H, "vision_config": {"hidden_size": 5}}, False),  # another model's may be 5
+    ({"hidden_size": 11, "moe_intermediate_size": 12}, False),  # the experts' are not told
+]
+
+
+@pytest.mark.parametrize("sizes,seen_by_config", SIZES)
+@pytest.mark.parametrize("layout", ["per-expert", "stacked"])
+def test_transposed_matrices(mount, run_moefs, tmp_path, sizes, seen_by_config, layout):
+    """Gate, up and down [in, out] fit with inner and hidden exchanged; a layout of one's own says what they are."""
+    block = SPELLED["qwen3_moe"][0]
+    tensors, whole = per_expert(np.random.default_rng(18), "qwen3_moe", 4, 5)
+    if layout == "per-expert":
+        flipped = {n: raw.Tensor("BF16", t.elements.T) for n, t in tensors.items()}
+        mine = {"name": "{experts}.{expert}.{proj}.weight", "gate": "hidden inner", "up": "hidden inner", "down": "inner hidden"}
+    else:
+        flipped = {f"{block}.experts.{p}_proj": raw.Tensor("BF16", t.transpose(0, 2, 1)) for p, t in whole.items()}
+        mine = {"name": "{experts}.{proj}", "gate": "expert hidden inner", "up": "expert hidden inner", "down": "expert inner hidden"}
+    config = {"model_type": "qwen3_moe", "num_experts": 4, **sizes}
+    src = write(tmp_path, flipped, config)
+    if seen_by_config:
+        assert (f"{layout}: inner would be {H} and hidden 5, which config.json has the other way round"
+                in refusal(run_moefs, src, "--to", "merged"))
+    else:
+        assert run_moefs("plan", src, "--to", "merged").returncode == 0
+    (tmp_path / "mine.json").write_text(json.dumps({"weight": mine}))
+    assert seen(mount, src, "--from", tmp_path / "mine.json", "--to", "merged") == merged(block, whole)
+    assert seen(mount, write(tmp_path, tensors, config, name="right"), "--to", "merged") == merged(block, whole)
 
 
 def longcat(rng, routed, zero):

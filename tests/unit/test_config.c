@@ -58,9 +58,46 @@ static void configs_are_read(void **state)
         }
         while (n < COUNTS_MAX && ACCEPTED[i].counts[n])
             n++;
-        assert_int_equal(config.n_expert_counts, n);
+        assert_int_equal(config.expert_counts.n, n);
         for (size_t c = 0; c < n; c++)
-            assert_true(config.expert_counts[c] == ACCEPTED[i].counts[c]);
+            assert_true(config.expert_counts.numbers[c] == ACCEPTED[i].counts[c]);
+        config_free(&config);
+    }
+}
+
+static void sizes_are_collected(void **state)
+{
+    static const struct {
+        const char *text;
+        uint64_t hidden[COUNTS_MAX], inner[COUNTS_MAX]; /* end with 0 */
+    } rows[] = {
+        {"{\"num_experts\":8}", {0}, {0}},
+        {"{\"hidden_size\":7,\"intermediate_size\":9,\"moe_intermediate_size\":5}", {7}, {5, 9}},
+        {"{\"text_config\":{\"hidden_size\":7},\"vision\":[{\"d_model\":3,\"d_ff\":1}]}", {3, 7}, {1}},
+        {"{\"moe_intermediate_size\":[6,5,6],\"hidden_size\":[]}", {0}, {5, 6}},
+        {"{\"hidden_size\":[8,[9,10],11],\"x\":[12]}", {8}, {0}}, /* nobody's list of lists */
+        {"{\"hidden_size\":[8,null,9],\"x\":12}", {8}, {0}},
+        {"{\"hidden_size\":{\"x\":12},\"intermediate_size\":\"9\"}", {0}, {0}},
+        {"{\"hidden_size\":0,\"intermediate_size\":-1,\"ffn_dim\":2.5,\"d_ff\":NaN}", {0}, {0}},
+        {"{\"hidden_size\":18446744073709551615,\"n_embd\":18446744073709551616}", {UINT64_MAX}, {0}},
+    };
+    (void)state;
+
+    for (size_t i = 0; i < LENGTH(rows); i++) {
+        struct error err = {0};
+        struct config config;
+        assert_int_equal(config_parse("c", rows[i].text, strlen(rows[i].text), &config, &err), 0);
+        const struct config_set *const sets[2] = {&config.hidden_sizes, &config.inner_sizes};
+        const uint64_t *const wanted[2] = {rows[i].hidden, rows[i].inner};
+        for (int s = 0; s < 2; s++) {
+            size_t n = 0;
+            for (; wanted[s][n]; n++)
+                if (!config_set_has(sets[s], wanted[s][n]))
+                    fail_msg("%s: no %llu", rows[i].text, (unsigned long long)wanted[s][n]);
+            if (sets[s]->n != n)
+                fail_msg("%s: %zu numbers", rows[i].text, sets[s]->n);
+            assert_false(config_set_has(sets[s], 4));
+        }
         config_free(&config);
     }
 }
@@ -92,7 +129,7 @@ static void the_text_need_not_end_in_nul(void **state)
 
     (void)state;
     assert_int_equal(config_parse("config.json", TEXT, sizeof TEXT - 1, &config, &err), 0);
-    assert_int_equal(config.n_expert_counts, 0);
+    assert_int_equal(config.expert_counts.n, 0);
     assert_int_equal(config.length, sizeof TEXT - 1);
     assert_int_equal(strlen(config.text), sizeof TEXT - 1);
     config_free(&config);
@@ -153,6 +190,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(configs_are_read),
+        cmocka_unit_test(sizes_are_collected),
         cmocka_unit_test(nan_and_infinity_read_as_null),
         cmocka_unit_test(the_text_need_not_end_in_nul),
         cmocka_unit_test(bad_configs_are_refused),
