@@ -1,6 +1,6 @@
 /* Allocation that cannot fail, and arenas. */
 #include "memory.h"
-#include "layout/base/checked.h"
+#include "checked.h"
 
 #include <stdalign.h>
 #include <stdarg.h>

@@ -1,9 +1,9 @@
 #include "fs/read/gather.h"
-#include "fs/read/strided_copy.h"
 #include "fs/read/transpose.h"
 #include "layout/base/memory.h"
 #include "layout/compile.h"
 #include "tests/support/failing_memory.h"
+#include "tests/support/random_boxes.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -42,14 +42,6 @@ static int memory_pread(struct source *source, uint32_t file, uint64_t offset, v
 }
 
 static const struct source_ops memory_ops = {.pread = memory_pread};
-
-static uint64_t random_state;
-
-static uint64_t random_below(uint64_t n)
-{
-    random_state = random_state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (random_state >> 33) % n;
-}
 
 static void memory_open(struct memory_source *memory, size_t size)
 {
@@ -273,63 +265,6 @@ static void test_wide(void **state)
     memory_close(&memory);
 }
 
-/* Cuts a random shape into boxes at random places along every axis, and lays the sources out in a random
- * order of axes, with gaps. The target is a row-major array, which is what tensors are. */
-struct shape {
-    uint32_t n_dims;
-    uint64_t n[GATHER_DIMS_MAX], target[GATHER_DIMS_MAX];
-};
-
-static void source_strides(const struct shape *shape, uint64_t *strides)
-{
-    uint32_t order[GATHER_DIMS_MAX];
-    uint64_t stride = 1 + random_below(3);
-
-    for (uint32_t d = 0; d < shape->n_dims; d++) {
-        const uint32_t at = (uint32_t)random_below(d + 1);
-        order[d] = order[at];
-        order[at] = d;
-    }
-    for (uint32_t k = 0; k < shape->n_dims; k++) {
-        strides[order[k]] = stride;
-        stride *= shape->n[order[k]];
-        if (random_below(2))
-            stride += random_below(20);
-    }
-}
-
-static uint32_t make_boxes(const struct shape *shape, unsigned size, struct gather_box *boxes)
-{
-    uint64_t cut[GATHER_DIMS_MAX][3], strides[4][GATHER_DIMS_MAX], shift[4];
-    uint32_t n = 0, combinations = 1u << shape->n_dims;
-
-    for (uint32_t d = 0; d < shape->n_dims; d++) {
-        cut[d][0] = 0;
-        cut[d][1] = random_below(2) ? shape->n[d] : 1 + random_below(shape->n[d]);
-        cut[d][2] = shape->n[d];
-    }
-    for (int file = 0; file < 4; file++) {
-        source_strides(shape, strides[file]);
-        shift[file] = random_below(1000);
-    }
-    for (uint32_t c = 0; c < combinations; c++) {
-        struct gather_box box = {.shard = (uint32_t)random_below(2) ? 0 : (uint32_t)random_below(4)};
-        bool empty = false;
-        box.source = shift[box.shard];
-        for (uint32_t d = 0; d < shape->n_dims && d < GATHER_DIMS_MAX; d++) {
-            const uint64_t first = cut[d][c >> d & 1], extent = cut[d][(c >> d & 1) + 1] - first;
-            box.source += first * strides[box.shard][d] * size;
-            box.target += first * shape->target[d] * size;
-            empty |= extent == 0;
-            if (extent > 1)
-                box.dims[box.n_dims++] = (struct gather_dim){extent, shape->target[d], strides[box.shard][d]};
-        }
-        if (!empty)
-            boxes[n++] = box;
-    }
-    return n;
-}
-
 static void test_random(void **state)
 {
     const char *given = getenv("MOEFS_TEST_SEED");
@@ -502,58 +437,6 @@ static void test_failure_is_returned(void **state)
     free(scratch);
 }
 
-/* Bytes from the first to the last element, both included. */
-static size_t extent(unsigned size, uint64_t outer, uint64_t inner, uint64_t outer_stride,
-                     uint64_t inner_stride)
-{
-    return ((outer - 1) * outer_stride + (inner - 1) * inner_stride + 1) * size;
-}
-
-/* Every remainder of the tiles, both orders of the strides, on buffers that nothing aligns. The last element
- * is the last of its allocation: a sanitizer sees what is touched behind it. */
-static void test_copy_2d(void **state)
-{
-    static const uint64_t extents[] = {1, 2, 7, 8, 9, 31, 32, 33, 63, 64, 65, 130};
-    enum { N = sizeof extents / sizeof extents[0], ROOM = 300 * 300 * 8 };
-    unsigned char *source = xmalloc(ROOM), *target = xmalloc(ROOM), *blank = xmalloc(ROOM);
-
-    (void)state;
-    for (size_t i = 0; i < ROOM; i++)
-        source[i] = (unsigned char)random_below(256);
-    memset(blank, 0x5a, ROOM);
-    memset(target, 0x5a, ROOM);
-    for (int e = 0; e < 4; e++) {
-        const unsigned size = element_sizes[e];
-        for (int a = 0; a < N * N; a++) {
-            const uint64_t outer = extents[a / N], inner = extents[a % N];
-            const uint64_t strides[][4] = {{inner + 3, 1, 1, outer + 1}, {inner, 1, inner, 1},
-                                           {1, outer + 5, inner, 1},     {inner * 2, 2, 1, outer},
-                                           {inner * 2, 2, 2, 2 * outer}, {inner * 3, 3, 1, outer},
-                                           {inner, 1, 2, outer * 2},     {inner, 1, 3, outer * 3},
-                                           {inner + 1, 1, inner * 2, 2}, {1, outer, inner * 2 + 1, 2}};
-            for (size_t k = 0; k < sizeof strides / sizeof strides[0]; k++) {
-                const uint64_t *s = strides[k];
-                unsigned char *to = target + ROOM - extent(size, outer, inner, s[0], s[1]);
-                const unsigned char *from = source + ROOM - extent(size, outer, inner, s[2], s[3]);
-                strided_copy_2d(to, from, size, outer, inner, s[0], s[1], s[2], s[3]);
-                for (uint64_t o = 0; o < outer; o++)
-                    for (uint64_t i = 0; i < inner; i++) {
-                        unsigned char *at = to + (o * s[0] + i * s[1]) * size;
-                        if (memcmp(at, from + (o * s[2] + i * s[3]) * size, size) != 0)
-                            fail_msg("size %u, %llu x %llu, strides %zu: element %llu, %llu", size,
-                                     (unsigned long long)outer, (unsigned long long)inner, k,
-                                     (unsigned long long)o, (unsigned long long)i);
-                        memset(at, 0x5a, size);
-                    }
-                assert_memory_equal(to - 64, blank, (size_t)(target + ROOM - to) + 64);
-            }
-        }
-    }
-    free(source);
-    free(target);
-    free(blank);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -562,7 +445,6 @@ int main(void)
         cmocka_unit_test(test_random),
         cmocka_unit_test(test_parts_at_once),
         cmocka_unit_test(test_failure_is_returned),
-        cmocka_unit_test(test_copy_2d),
     };
     const struct transpose_level *levels[3];
     const unsigned n = transpose_levels(levels, 3);
