@@ -181,8 +181,9 @@ const struct command command_verify = {
     .description =
         "Reads every tensor that a mount of SRC would show, and those of a mount MNT or a converted "
         "directory DST where one is given, and compares each with the source's: its bytes, and what "
-        "each block's experts compute. Without --to, the names and shapes of its tensors say which layout it "
-        "was made in. The verdict is the last line. Exit status: 0 equal, 3 a difference was found, 1 a "
+        "the experts of each MoE layer compute. Without --to, the names and shapes of its tensors say which "
+        "layout it was made in. The verdict is the last line. Exit status: 0 equal, 3 a difference was "
+        "found, 1 a "
         "failure, 2 wrong usage.",
     .options = (const struct option_set[]){{plan_rows, offsetof(struct verify_command, plan)},
                                            {verify_rows, 0},

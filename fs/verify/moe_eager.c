@@ -1,3 +1,4 @@
+/* One token and one neuron after the other. */
 #include "moe_eager.h"
 
 /* Row r of the matrix times x. */

@@ -1,3 +1,4 @@
+/* layout/data/functions.json and config.json, read for one block. */
 #include "moe_forward.h"
 
 #include "layout/base/embedded.h"

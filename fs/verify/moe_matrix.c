@@ -1,3 +1,4 @@
+/* Rows of stored matrices as floats, and their products. */
 #include "moe_matrix.h"
 #include "layout/base/checked.h"
 

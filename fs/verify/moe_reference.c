@@ -1,3 +1,4 @@
+/* All tokens of an expert together, a band of rows at a time. */
 #include "moe_reference.h"
 
 #include "layout/base/checked.h"

@@ -1,11 +1,16 @@
 """`moefs verify` finds equal what numpy laid out in another layout, and names the place of every kind of damage."""
 
+import fcntl
 import hashlib
 import itertools
 import json
+import os
+import pty
 import re
 import shutil
+import struct
 import subprocess
+import termios
 
 import numpy as np
 import numpy_moe
@@ -530,6 +535,31 @@ def test_a_side_that_cannot_be_read(run_moefs, mount, tmp_path):
     with mount(src, "--to", "in-out", env={"MOEFS_FAULT": "error:file=0,every=1"}) as m:
         said = verify(run_moefs, src, m.path, "--to", "in-out", status=1)
     assert re.search(r"model-0000\d-of-00003\.safetensors.*Input/output error", said)
+
+
+def test_the_progress_line_fits_the_terminal(moefs, mount, tmp_path):
+    columns = 40
+    src = build(inner=512, hidden=512).write(tmp_path / "src")  # more than the kernel reads ahead with the headers
+    with mount(src, "--to", "in-out", env={"MOEFS_FAULT": "delay:ms=100"}) as m:
+        reader, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        command = [moefs, "verify", src, m.path, "--to", "in-out"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=terminal)
+        os.close(terminal)
+        said = b""
+        while piece := read_terminal(reader):
+            said += piece
+        os.close(reader)
+        assert process.wait() == 0
+    lines = re.findall(rb"\r(\[[^\r\n\x1b]*)", said)
+    assert lines and all(len(line) < columns for line in lines), said
+
+
+def read_terminal(reader):
+    try:
+        return os.read(reader, 4096)
+    except OSError:  # EIO: nobody has the terminal open any more
+        return b""
 
 
 # ---- the source ----
