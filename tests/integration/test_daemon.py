@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from mounting import NOBODY, daemon, in_namespace, refused, skip_without_mtab, user_files
+from conftest import is_mounted, wait_until
+from mounting import NOBODY, daemon, daemon_of, in_namespace, refused, shim, skip_without_mtab, user_files
 from mounting import mnt, public, src  # noqa: F401 (fixtures)
 
 
@@ -99,3 +100,55 @@ def test_a_log_file_that_is_a_pipe(run_moefs, src, mnt, tmp_path):
             (mnt / "tokenizer.json").read_bytes()  # says so in the log
         assert os.read(reader, 65536).strip(b"\0") == b""
     os.close(reader)
+
+
+@pytest.mark.parametrize("what,message", [("die", "died before it was ready: Killed"),
+                                          ("end", "ended before it was ready, with exit status 3")])
+def test_a_daemon_that_ends_early(moefs, run_moefs, src, mnt, what, message):
+    environment = {**os.environ, "LD_PRELOAD": str(shim(moefs, "setsid")), "SETSID_SHIM": what}
+    assert refused(run_moefs, "mount", src, mnt, env=environment) == f"moefs: error: the daemon {message}"
+    assert not is_mounted(mnt)
+
+
+def test_a_daemon_whose_end_is_not_seen(moefs, src, mnt):
+    """A caller that ignores its children is no reason to say how they ended."""
+    environment = {**os.environ, "LD_PRELOAD": str(shim(moefs, "setsid")), "SETSID_SHIM": "die"}
+    command = ["env", "--ignore-signal=CHLD", moefs, "mount", src, mnt]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "the daemon died before it was ready: Killed" in done.stderr
+
+
+def test_a_caller_that_does_not_wait(moefs, src, mnt, tmp_path):
+    """It is killed before the mount is ready: the daemon takes the mount down."""
+    environment = {**os.environ, "LD_PRELOAD": str(shim(moefs, "setsid")), "SETSID_SHIM": "orphan"}
+    log = tmp_path / "log"
+    done = subprocess.run([moefs, "mount", "--log-file", log, src, mnt], env=environment, timeout=60)
+    assert done.returncode == -9
+    assert wait_until(lambda: log.exists() and "no longer mounted" in log.read_text())
+    assert "the caller did not wait for the mount: taking it down" in log.read_text()
+    assert wait_until(lambda: daemon_of(mnt) is None) and not is_mounted(mnt)
+
+
+def test_no_more_processes(moefs, src, public):
+    """Limits of processes hold for ordinary users alone."""
+    script = f"""
+        mount --bind "$1" /dev/fuse
+        setpriv --reuid 65533 --regid 65533 --clear-groups prlimit --nproc=0 "$2" mount "$3" "$5"
+    """
+    files = user_files(moefs, src, public, 0o666)
+    other = public / "other"
+    other.mkdir()
+    os.chown(other, 65533, 65533)
+    done = in_namespace(script, *files, other)
+    assert done.returncode == 1 and "moefs: error: fork: Resource temporarily unavailable" in done.stderr
+
+
+def test_a_mount_that_is_not_in_the_mount_table(moefs, src, mnt, tmp_path):
+    """It could not be found again when it is to end, so it is taken down at once."""
+    fake = tmp_path / "proc"
+    (fake / "self" / "fd").mkdir(parents=True)
+    (fake / "self" / "mountinfo").write_text("")
+    script = 'mount --bind "$1" /proc; "$2" mount -f "$3" "$4" || echo "status $?"; umount /proc; grep -c " $4 " /proc/self/mountinfo || :'
+    done = in_namespace(script, fake, moefs, src, mnt)
+    assert done.stdout.splitlines() == ["status 1", "0"], done.stderr
+    assert f"{mnt}: mounted, but not in /proc/self/mountinfo" in done.stderr

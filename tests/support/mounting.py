@@ -108,6 +108,15 @@ def refused(run_moefs, *arguments, status=1, **keywords):
     return "\n".join(lines[error:])
 
 
+def shim(moefs, name):
+    """A library for LD_PRELOAD: tests/support/NAME_shim.c, built with the program."""
+    if b"__asan_init" in Path(moefs).read_bytes():
+        pytest.skip("a sanitizer's runtime wants to be loaded first")
+    found = Path(os.environ.get(f"{name.upper()}_SHIM_LIBRARY", Path(moefs).parent.parent / f"tests/support/lib{name}_shim.so"))
+    assert found.is_file(), "the shims are built with the program"
+    return found
+
+
 def as_nobody(*command, **keywords):
     return subprocess.run(
         ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *map(str, command)],
