@@ -9,7 +9,7 @@
 
 char *layout_file_read(const char *path, size_t *length, struct error *err)
 {
-    cleanup_close FILE *file = fopen(path, "re");
+    FILE *file = fopen(path, "re");
 
     if (!file) {
         error_set(err, "%s: %s", path, strerror(errno));
@@ -17,11 +17,13 @@ char *layout_file_read(const char *path, size_t *length, struct error *err)
     }
     char *text = xmalloc(USER_LAYOUT_SIZE_MAX + 1);
     *length = fread(text, 1, USER_LAYOUT_SIZE_MAX + 1, file);
-    if (!ferror(file))
-        return text;
-    error_set(err, "%s: %s", path, strerror(errno));
-    free(text);
-    return NULL;
+    if (ferror(file)) {
+        error_set(err, "%s: %s", path, strerror(errno));
+        free(text);
+        text = NULL;
+    }
+    fclose(file);
+    return text;
 }
 
 int layout_file_plan(const struct checkpoint *checkpoint, const struct plan_options *options,
