@@ -250,6 +250,79 @@ size_t config_numbers(const struct config *config, const char *paths, uint64_t *
     return n;
 }
 
+static double number_or(const cJSON *object, const char *key, double otherwise)
+{
+    const cJSON *value = find_last(object, key);
+
+    return value && cJSON_IsNumber(value) ? value->valuedouble : otherwise;
+}
+
+/* Whether the list names every layer from 0 on. */
+static bool lists_all(const cJSON *list, double n_layers)
+{
+    const cJSON *member;
+    double n = 0;
+
+    for (double layer = 0; cJSON_IsArray(list) && layer < n_layers && n == layer; layer++)
+        cJSON_ArrayForEach (member, list) {
+            if (cJSON_IsNumber(member) && member->valuedouble == layer) {
+                n++;
+                break;
+            }
+        }
+    return n_layers > 0 && n == n_layers;
+}
+
+static bool lists_only(const cJSON *list, const char *word)
+{
+    const cJSON *member;
+
+    cJSON_ArrayForEach (member, list) {
+        if (!cJSON_IsString(member) || strcmp(member->valuestring, word) != 0)
+            return false;
+    }
+    return cJSON_GetArraySize(list) > 0;
+}
+
+/* One model's configuration, in the words of transformers' configurations. */
+static bool has_dense_layers_only(const cJSON *model)
+{
+    double n_layers = number_or(model, "num_hidden_layers", 0);
+    const cJSON *moe_layers = find_last(model, "moe_layers");
+
+    if (n_layers <= 0)
+        return false;
+    return lists_all(find_last(model, "mlp_only_layers"), n_layers) ||
+           number_or(model, "decoder_sparse_step", 0) > n_layers ||
+           number_or(model, "first_k_dense_replace", -1) >= n_layers ||
+           (cJSON_IsArray(moe_layers) && cJSON_GetArraySize(moe_layers) == 0) ||
+           lists_only(find_last(model, "mlp_layer_types"), "dense");
+}
+
+/* Whether no model from here down has an MoE layer. The parser bounds the depth. */
+static bool is_dense(const cJSON *object)
+{
+    const cJSON *member;
+    double count = 0;
+
+    for (const char *const *key = COUNT_KEYS; cJSON_IsObject(object) && *key; key++) {
+        double other = number_or(object, *key, 0);
+        count = other > count ? other : count;
+    }
+    if (count > 1 && !has_dense_layers_only(object))
+        return false;
+    cJSON_ArrayForEach (member, object) {
+        if ((cJSON_IsObject(member) || cJSON_IsArray(member)) && !is_dense(member))
+            return false;
+    }
+    return true;
+}
+
+bool config_is_dense(const struct config *config)
+{
+    return !config->root || is_dense(config->root);
+}
+
 void config_free(struct config *config)
 {
     cJSON_Delete(config->root);

@@ -168,6 +168,45 @@ static void bad_configs_are_refused(void **state)
     }
 }
 
+static const struct {
+    const char *text;
+    bool dense;
+} DENSE[] = {
+    {"{}", true},
+    {"{\"num_experts\":0}", true},
+    {"{\"num_experts\":1,\"a\":[1,{\"num_experts\":1}]}", true},
+    {"{\"num_experts\":2}", false},
+    {"{\"num_experts\":1,\"num_local_experts\":4}", false},
+    {"{\"a\":[0,{\"n_routed_experts\":8}]}", false},
+    {"{\"num_experts\":8,\"num_hidden_layers\":3,\"mlp_only_layers\":[2,0,1]}", true},
+    {"{\"num_experts\":8,\"num_hidden_layers\":3,\"mlp_only_layers\":[0,2]}", false},
+    {"{\"num_experts\":8,\"mlp_only_layers\":[0,1]}", false},
+    {"{\"num_experts\":8,\"num_hidden_layers\":3,\"decoder_sparse_step\":4}", true},
+    {"{\"num_experts\":8,\"num_hidden_layers\":3,\"decoder_sparse_step\":3}", false},
+    {"{\"n_routed_experts\":8,\"num_hidden_layers\":3,\"first_k_dense_replace\":3}", true},
+    {"{\"n_routed_experts\":8,\"num_hidden_layers\":3,\"first_k_dense_replace\":2}", false},
+    {"{\"num_local_experts\":8,\"num_hidden_layers\":3,\"moe_layers\":[]}", true},
+    {"{\"num_local_experts\":8,\"num_hidden_layers\":3,\"moe_layers\":[1]}", false},
+    {"{\"num_experts\":8,\"num_hidden_layers\":2,\"mlp_layer_types\":[\"dense\",\"dense\"]}", true},
+    {"{\"num_experts\":8,\"num_hidden_layers\":2,\"mlp_layer_types\":[\"dense\",\"sparse\"]}", false},
+    {"{\"num_hidden_layers\":3,\"mlp_only_layers\":[0,1,2],\"text_config\":{\"num_experts\":8}}", false},
+};
+
+/* Each model in the file by its own keys. */
+static void configs_say_whether_there_are_moe_layers(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < LENGTH(DENSE); i++) {
+        struct error err = {0};
+        struct config config;
+        assert_int_equal(config_parse("d/config.json", DENSE[i].text, strlen(DENSE[i].text), &config, &err),
+                         0);
+        if (config_is_dense(&config) != DENSE[i].dense)
+            fail_msg("%s", DENSE[i].text);
+        config_free(&config);
+    }
+}
+
 /* An object of so many bytes, spaces behind it. */
 static void the_length_is_limited(void **state)
 {
@@ -194,6 +233,7 @@ int main(void)
         cmocka_unit_test(nan_and_infinity_read_as_null),
         cmocka_unit_test(the_text_need_not_end_in_nul),
         cmocka_unit_test(bad_configs_are_refused),
+        cmocka_unit_test(configs_say_whether_there_are_moe_layers),
         cmocka_unit_test(the_length_is_limited),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
