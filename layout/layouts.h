@@ -87,6 +87,7 @@ struct block_rule {
     const struct cJSON *json; /* the group's entry in architectures.json, or NULL: the default spelling */
     const char *blocks;       /* globs separated by spaces; NULL: every block */
     struct layout_list original, v5;
+    struct layout_list quantised; /* as original, of quantised checkpoints; empty: the same */
     struct enumeration enumeration;
     /* For axes whose size config.json tells: dotted paths, separated by spaces; NULL: not told. */
     const char *config[AXIS_WORDS_MAX];

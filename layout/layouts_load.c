@@ -153,6 +153,7 @@ static int load_rule(struct layouts *layouts, const cJSON *entry, struct archite
                      struct error *err)
 {
     struct block_rule *rule = &architecture->rules[architecture->n_rules];
+    const cJSON *quantised = cJSON_GetObjectItemCaseSensitive(entry, "quantised");
 
     if (architecture->n_rules == BLOCK_RULES_MAX)
         return error_set(err, "architectures.json: more than %d groups", BLOCK_RULES_MAX);
@@ -160,6 +161,7 @@ static int load_rule(struct layouts *layouts, const cJSON *entry, struct archite
     rule->blocks = layouts_json_text(entry, "block");
     if (load_list(layouts, cJSON_GetObjectItemCaseSensitive(entry, "original"), &rule->original, err) < 0 ||
         load_list(layouts, cJSON_GetObjectItemCaseSensitive(entry, "v5"), &rule->v5, err) < 0 ||
+        (quantised && load_list(layouts, quantised, &rule->quantised, err) < 0) ||
         load_enumeration(layouts, entry, &rule->enumeration, err) < 0)
         return -1;
     if (load_paths(layouts, entry, "config", rule->config, err) < 0 ||

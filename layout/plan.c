@@ -14,10 +14,10 @@ static bool is_relative_target(const char *to)
     return strcmp(to, "v5") == 0 || strcmp(to, "original") == 0;
 }
 
-/* No name with a component that holds "expert" or "moe", and no expert count in config.json. */
+/* No name that holds "expert" or "moe", and no MoE layer in config.json. */
 static bool is_dense(const struct checkpoint *checkpoint)
 {
-    if (checkpoint->config.expert_counts.n > 0)
+    if (!config_is_dense(&checkpoint->config))
         return false;
     for (uint32_t t = 0; t < checkpoint->n_tensors; t++) {
         const char *name = checkpoint->tensors[t].info.name;
@@ -39,6 +39,29 @@ bool planning_leaves(const struct planning *p, const char *block)
     if (strcmp(p->to, "v5") == 0 && layouts_ignored(p->layouts, block))
         return true;
     return recognise_meaning(p->layouts, rule, p->to).any;
+}
+
+uint32_t planning_find_codes(const struct planning *p, const struct group *group)
+{
+    for (unsigned f = 0; f < group->bound->n_forms; f++) {
+        uint8_t part = group->bound->forms[f].part;
+        bool packed = layouts_is_packed(p->layouts, part);
+        if (!packed && !layouts_is_main(p->layouts, part))
+            continue;
+        for (uint32_t i = 0; i < group->n_members[f]; i++) {
+            uint32_t tensor = group->members[f][i];
+            if (packed || !dtype_is_full_float(p->checkpoint->tensors[tensor].info.dtype))
+                return tensor;
+        }
+    }
+    return NO_TENSOR;
+}
+
+struct layout_list planning_wanted(const struct planning *p, const struct block_rule *rule, bool quantised)
+{
+    if (quantised && rule && rule->quantised.n > 0 && strcmp(p->to, "original") == 0)
+        return rule->quantised;
+    return recognise_meaning(p->layouts, rule, p->to);
 }
 
 /* ---- what each group becomes ---- */
@@ -66,7 +89,8 @@ static void choose_targets(struct planning *p)
 {
     for (uint32_t g = 0; g < p->recognition->n_groups; g++) {
         const struct group *group = &p->recognition->groups[g];
-        struct layout_list wanted = recognise_meaning(p->layouts, group->rule, p->to);
+        bool quantised = planning_find_codes(p, group) != NO_TENSOR;
+        struct layout_list wanted = planning_wanted(p, group->rule, quantised);
         bool stays = planning_leaves(p, group->block) || wanted.n == 0;
         /* where blocks are numbered anew, there is no place for one that is beside the layers */
         stays |= wanted.n > 0 && wanted.list[0]->block && layouts_ignored(p->layouts, group->block);

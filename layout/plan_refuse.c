@@ -24,23 +24,6 @@ static const char *tensor_dtype(const struct planning *p, uint32_t tensor)
 
 /* ---- groups ---- */
 
-/* A tensor of the group's weights that is not the weights themselves but codes for them, or NO_TENSOR. */
-static uint32_t find_codes(const struct planning *p, const struct group *group)
-{
-    for (unsigned f = 0; f < group->bound->n_forms; f++) {
-        uint8_t part = group->bound->forms[f].part;
-        bool packed = layouts_is_packed(p->layouts, part);
-        if (!packed && !layouts_is_main(p->layouts, part))
-            continue;
-        for (uint32_t i = 0; i < group->n_members[f]; i++) {
-            uint32_t tensor = group->members[f][i];
-            if (packed || !dtype_is_full_float(p->checkpoint->tensors[tensor].info.dtype))
-                return tensor;
-        }
-    }
-    return NO_TENSOR;
-}
-
 /* Scales that the group's layout describes, or NO_TENSOR. */
 static uint32_t find_scales(const struct planning *p, const struct group *group)
 {
@@ -171,7 +154,7 @@ static void refuse_ambiguous(struct planning *p, struct refusals *refusals, cons
 static void refuse_group(struct planning *p, struct refusals *refusals, const struct group *group,
                          const struct compile_target *target)
 {
-    uint32_t codes = find_codes(p, group);
+    uint32_t codes = planning_find_codes(p, group);
 
     if (!target->block)
         refusals_add(refusals, group->block, group->block,
@@ -249,7 +232,7 @@ static void refuse_collisions(struct planning *p)
 static bool stays_as_it_is(const struct planning *p, const struct unfit_block *unfit)
 {
     const struct block_rule *rule = architecture_rule(p->architecture, unfit->block);
-    struct layout_list wanted = recognise_meaning(p->layouts, rule, p->to);
+    struct layout_list wanted = planning_wanted(p, rule, unfit->codes != NO_TENSOR);
     bool named = false;
 
     for (unsigned i = 0; i < wanted.n; i++)

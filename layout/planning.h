@@ -28,6 +28,12 @@ const char *planning_model_type(const struct planning *p);
 /* Whether `to` leaves the block as it is, whatever that is. */
 bool planning_leaves(const struct planning *p, const char *block);
 
+/* A tensor of the group's weights that is not the weights themselves but codes for them, or NO_TENSOR. */
+uint32_t planning_find_codes(const struct planning *p, const struct group *group);
+
+/* The layouts that `to` means for blocks of this rule, whose weights are quantised or not. */
+struct layout_list planning_wanted(const struct planning *p, const struct block_rule *rule, bool quantised);
+
 /* ---- plan_refuse.c ---- */
 
 /* Everything that refuses a checkpoint before anything is compiled, all reasons at once. */

@@ -48,6 +48,8 @@ static void print_architecture(const struct architecture *architecture)
         const struct block_rule *rule = &architecture->rules[r];
         printf("    %s", rule->blocks ? rule->blocks : "all blocks");
         print_list("original", &rule->original);
+        if (rule->quantised.n > 0)
+            print_list("original, quantised", &rule->quantised);
         print_list("v5", &rule->v5);
         putchar('\n');
     }

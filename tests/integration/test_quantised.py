@@ -233,3 +233,56 @@ def test_broken_shapes_are_refused_everywhere(run_moefs, tmp_path, case, to):
 def test_broken_shapes_and_missing_experts(run_moefs, tmp_path):
     tensors = each({".weight": lambda r, c: random("BF16", r, c + r)}, experts=3)
     assert "quantised" not in refused(run_moefs, "plan", write(tmp_path, tensors, experts=8), "--to", "original")
+
+
+# ---- what the hub has, where its quantised checkpoints are stored otherwise ----
+
+SCALED = {".weight": FP8[".weight"], ".weight_scale_inv": lambda r, c: random("F32", 1, 1)}
+HUB = {
+    "qwen3_5_moe": ("model.language_model.layers.1.mlp", [SCALED, DYNAMIC, NVFP4]),
+    "llama4": ("language_model.model.layers.1.feed_forward", [DYNAMIC, NVFP4, INT4]),
+    "qwen3_vl_moe": ("model.language_model.layers.1.mlp", [SCALED, DYNAMIC, INT4]),
+}
+
+
+@pytest.mark.parametrize("model_type,form", [(t, f) for t, (_, forms) in HUB.items() for f in range(len(forms))])
+def test_original_of_a_quantised_twin(mount, tmp_path, model_type, form):
+    """The hub has the 16-bit twin in stacks and the quantised one per expert: both are originals."""
+    block, forms = HUB[model_type]
+    tensors = each(forms[form], block=block)
+    assert mounted(mount, write(tmp_path, tensors, model_type), "--to", "original") == tensors
+
+
+def test_original_of_whole_weights_is_as_ever(mount, tmp_path):
+    block = HUB["qwen3_5_moe"][0]
+    tensors = each(BF16, block=block)
+    gate, up, down = (np.stack([tensors[f"{block}.experts.{e}.{p}.weight"].elements for e in range(E)]) for p in PROJS)
+    want = {f"{block}.experts.gate_up_proj": raw.Tensor("BF16", np.concatenate([gate, up], 1)),
+            f"{block}.experts.down_proj": raw.Tensor("BF16", down)}  # fmt: skip
+    assert mounted(mount, write(tmp_path, tensors, "qwen3_5_moe"), "--to", "original") == want
+
+
+# ---- dense models of types that have experts ----
+
+DENSE = {
+    "jamba": ("jamba", {"num_experts": 1}, "model.layers.{}.feed_forward"),
+    "no experts": ("granitemoehybrid", {"num_local_experts": 0}, "model.layers.{}.shared_mlp"),
+    "layers listed": ("qwen3_moe", {"num_experts": 8, "num_hidden_layers": 2, "mlp_only_layers": [0, 1]}, "model.layers.{}.mlp"),
+    "the first ones": ("deepseek_v3", {"n_routed_experts": 8, "num_hidden_layers": 2, "first_k_dense_replace": 3}, "model.layers.{}.mlp"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DENSE)
+@pytest.mark.parametrize("to", ["v5", "original", "merged"])
+def test_a_dense_model_of_a_type_with_experts(mount, tmp_path, case, to):
+    model_type, config, mlp = DENSE[case]
+    tensors = {f"{mlp.format(n)}.{p}.weight": random("BF16", *shape) for n in range(2) for p, shape in PROJS.items()}
+    src = raw.make(tensors, {"model_type": model_type} | config, shards=2).write(tmp_path / "src")
+    assert mounted(mount, src, "--to", to) == tensors
+
+
+def test_a_sparse_model_without_its_experts(run_moefs, tmp_path):
+    tensors = {f"model.layers.{n}.mlp.{p}.weight": random("BF16", *shape) for n in range(2) for p, shape in PROJS.items()}
+    config = {"model_type": "qwen3_moe", "num_experts": 8, "num_hidden_layers": 3, "mlp_only_layers": [0, 1]}
+    src = raw.make(tensors, config, shards=0).write(tmp_path / "src")
+    assert "no experts found" in refused(run_moefs, "plan", src)
