@@ -246,9 +246,9 @@ static int bind_part(struct layouts *layouts, struct block_rule *rule, const str
     position->part = json->string;
     position->key = "name";
     if (!name)
-        return json_malformed(position, err, "is missing, or no text");
+        return json_malformed(position, err, "is missing or is not a text");
     if (add_part(layouts, json->string, &part) < 0)
-        return json_malformed(position, err, "is one part more than are supported");
+        return json_malformed(position, err, "is one part more than moefs supports");
     cJSON_ArrayForEach (entry, json) {
         struct form form = {.part = part};
         position->key = entry->string;
@@ -259,7 +259,7 @@ static int bind_part(struct layouts *layouts, struct block_rule *rule, const str
         if (form.n_projs == 0)
             continue;
         if (bound->n_forms == FORMS_MAX)
-            return json_malformed(position, err, "is one kind of tensor more than are supported");
+            return json_malformed(position, err, "is one kind of tensor more than moefs supports");
         if (bind_form(layouts, rule, spelling, name, entry, &form, position, err) < 0)
             return -1;
         bound->fused |= form.n_projs > 1;

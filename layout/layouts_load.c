@@ -29,7 +29,7 @@ static int add_layout(struct layouts *layouts, const char *name, const cJSON *js
     const cJSON *generic = cJSON_GetObjectItemCaseSensitive(json, "generic");
 
     if (layouts->n_layouts == LAYOUTS_MAX || !cJSON_IsObject(json))
-        return error_set(err, "%s: is no object, or one layout more than are supported", name);
+        return error_set(err, "%s: is not an object, or is one layout more than moefs supports", name);
     struct layout *layout = &layouts->layouts[layouts->n_layouts++];
     *layout = (struct layout){.name = arena_strdup(&layouts->arena, name),
                               .summary = layouts_json_text(json, "summary"),
@@ -143,7 +143,8 @@ static int load_paths(struct layouts *layouts, const cJSON *entry, const char *k
     cJSON_ArrayForEach (field, cJSON_GetObjectItemCaseSensitive(entry, key)) {
         uint8_t axis = axis_word(&layouts->words, field->string, strlen(field->string), &layouts->arena);
         if (axis == AXIS_NONE || !cJSON_IsString(field))
-            return error_set(err, "architectures.json: %s: '%s' is no axis with a path", key, field->string);
+            return error_set(err, "architectures.json: %s: '%s' is not an axis with a path", key,
+                             field->string);
         paths[axis] = field->valuestring;
     }
     return 0;

@@ -282,7 +282,7 @@ static int plan_experts(struct planning *p)
             planning_model_type(p), p->to);
     if (p->architecture->n_rules == 0) {
         notes_add(&p->plan->notes, NOTE_INFO,
-                  "model_type %s has no experts that are ever converted: everything "
+                  "model_type %s has experts that are never converted: everything "
                   "passes through unchanged",
                   planning_model_type(p));
         return 0;

@@ -158,7 +158,7 @@ static void refuse_group(struct planning *p, struct refusals *refusals, const st
 
     if (!target->block)
         refusals_add(refusals, group->block, group->block,
-                     "layout %s puts experts under %s, and this block's name has no layer number",
+                     "layout %s puts experts under %s, and the name of this MoE layer has no number",
                      target->bound->layout->name, target->bound->layout->block);
     if (group->n_companions > 0 && !is_unfit(p, group->block))
         refuse_companions(p, refusals, group, target->bound->layout, codes);
@@ -305,8 +305,8 @@ static void refuse_unfit(struct planning *p, struct refusals *refusals)
         }
     }
     if (first)
-        notes_add(&p->plan->notes, NOTE_INFO, "%u %s of %s (%s%s): stay as they are", n,
-                  n == 1 ? "block" : "blocks",
+        notes_add(&p->plan->notes, NOTE_INFO, "%u MoE %s with %s (%s%s): stay as they are", n,
+                  n == 1 ? "layer" : "layers",
                   quantised ? "quantised experts" : "experts that no layout fits", first->block,
                   n > 1 ? ", ..." : "");
 }

@@ -76,8 +76,8 @@ int refusals_report(struct refusals *refusals, struct error *err)
         if (r->n == 1)
             error_add(err, "%s: %s", r->first, r->text);
         else
-            error_add(err, "%s%s%s (%u blocks): %s", r->first, r->n == 2 ? ", " : ", ..., ", r->last, r->n,
-                      r->text);
+            error_add(err, "%s%s%s (%u MoE layers): %s", r->first, r->n == 2 ? ", " : ", ..., ", r->last,
+                      r->n, r->text);
         free(r->first);
         free(r->last);
         free(r->cause);

@@ -62,7 +62,8 @@ static int compile_from(const char *from, struct rename *rename, struct error *e
             result = error_set(err, "rename: \"%s\": a brace is not closed", from);
         } else if (length > 0 &&
                    (rename->n_holes == HOLES_MAX || find_hole(rename, &hole) < rename->n_holes)) {
-            result = error_set(err, "rename: \"%s\": a hole twice, or more than %d", from, HOLES_MAX);
+            result = error_set(err, "rename: \"%s\": a hole is given twice, or there are more than %d", from,
+                               HOLES_MAX);
         } else if (length > 0 && behind_hole) {
             result = error_set(err, "rename: \"%s\": two holes touch", from);
         } else if (length > 0) {

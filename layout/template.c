@@ -31,7 +31,7 @@ static int parse_hole(const char *text, const char *word, size_t length, struct 
     size_t first = space ? (size_t)(space - word) : length;
 
     if (!is_axis(word, first) || (space && !is_axis(space + 1, length - first - 1)))
-        return error_set(err, "name \"%s\": '%.*s' is no axis", text, (int)length, word);
+        return error_set(err, "name \"%s\": '%.*s' is not an axis", text, (int)length, word);
     uint8_t axis = axis_word(words, word, first, arena);
     if (result->n_holes == TEMPLATE_HOLES_MAX)
         return error_set(err, "name \"%s\": more than %d holes besides {block}", text, TEMPLATE_HOLES_MAX);
@@ -43,7 +43,8 @@ static int parse_hole(const char *text, const char *word, size_t length, struct 
     if (space)
         hole->axis = axis_word(words, space + 1, length - first - 1, arena);
     if (axis == AXIS_NONE || hole->axis == AXIS_NONE)
-        return error_set(err, "name \"%s\": '%.*s' is no axis, or one too many", text, (int)length, word);
+        return error_set(err, "name \"%s\": '%.*s' is not an axis, or is one axis too many", text,
+                         (int)length, word);
     result->n_holes++;
     return 0;
 }

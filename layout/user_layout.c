@@ -56,7 +56,7 @@ static int check_spell(const cJSON *spell, struct json_position *position, struc
         if (!is_projections(word->string))
             return json_malformed(position, err, "is not made of gate, up, down");
         if (!is_spelling(word))
-            return json_malformed(position, err, "is no word without spaces and braces");
+            return json_malformed(position, err, "is not a word without spaces and braces");
     }
     position->part = NULL;
     return 0;
@@ -69,7 +69,7 @@ static int check_block(const cJSON *block, struct json_position *position, struc
     position->key = "block";
     if (!hole || strcspn(block->valuestring, "{}") != (size_t)(hole - block->valuestring) ||
         strpbrk(hole + strlen(LAYER_HOLE), "{}"))
-        return json_malformed(position, err, "is no text with the one hole {layer}");
+        return json_malformed(position, err, "is not a text with the one hole {layer}");
     return 0;
 }
 
@@ -79,13 +79,13 @@ static int check_renames(const cJSON *list, struct json_position *position, stru
 
     position->key = "rename";
     if (!cJSON_IsArray(list))
-        return json_malformed(position, err, "is no list of pairs");
+        return json_malformed(position, err, "is not a list of pairs");
     cJSON_ArrayForEach (pair, list) {
         const cJSON *from = cJSON_GetArrayItem(pair, 0), *to = cJSON_GetArrayItem(pair, 1);
         position->element++;
         if (!cJSON_IsArray(pair) || cJSON_GetArraySize(pair) != 2 || !cJSON_IsString(from) ||
             !cJSON_IsString(to) || !*from->valuestring || !*to->valuestring)
-            return json_malformed(position, err, "holds something that is no pair of texts");
+            return json_malformed(position, err, "holds something that is not a pair of texts");
     }
     position->element = 0;
     return 0;
@@ -102,7 +102,7 @@ static int check_part(const cJSON *part, struct json_position *position, struct 
         if (!is_form && strcmp(entry->string, "name") != 0 && strcmp(entry->string, "option") != 0)
             return json_malformed(position, err, "is neither name nor option nor made of gate, up, down");
         if (!cJSON_IsString(entry))
-            return json_malformed(position, err, is_form ? "is no text of axes" : "is no text");
+            return json_malformed(position, err, is_form ? "is not a text of axes" : "is not a text");
         if (strcmp(entry->string, "option") == 0 && strcmp(entry->valuestring, "--fp8 keep") != 0)
             return json_malformed(position, err, "the only option is \"--fp8 keep\"");
     }
@@ -116,7 +116,7 @@ static int check_key(const cJSON *value, struct json_position *position, struct 
 
     position->key = key;
     if (strcmp(key, "summary") == 0)
-        return cJSON_IsString(value) ? 0 : json_malformed(position, err, "is no text");
+        return cJSON_IsString(value) ? 0 : json_malformed(position, err, "is not a text");
     if (strcmp(key, "generic") == 0)
         return cJSON_IsBool(value) ? 0 : json_malformed(position, err, "is neither true nor false");
     if (strcmp(key, "block") == 0)
@@ -126,7 +126,7 @@ static int check_key(const cJSON *value, struct json_position *position, struct 
     if (strcmp(key, "rename") == 0)
         return check_renames(value, position, err);
     if (strcmp(key, "name") == 0 || !*key)
-        return json_malformed(position, err, "is no key of a layout: name belongs into a part");
+        return json_malformed(position, err, "is not a key of a layout: name belongs into a part");
     if (!cJSON_IsObject(value))
         return json_malformed(position, err, "is neither a part (an object) nor a key of a layout");
     return check_part(value, position, err);
@@ -137,7 +137,7 @@ static int check_keys(const struct user_layout *user, struct error *err)
     const cJSON *value;
 
     if (!cJSON_IsObject(user->json))
-        return error_set(err, "%s:1: is no layout: a layout is an object", user->path);
+        return error_set(err, "%s:1: is not a layout: a layout is a JSON object", user->path);
     cJSON_ArrayForEach (value, user->json) {
         struct json_position position = {.file = user->path, .lines = &user->lines};
         if (check_key(value, &position, err) < 0)
@@ -151,7 +151,7 @@ int user_layout_parse(const struct layout_text *text, struct arena *arena, struc
 {
     *user = (struct user_layout){.path = text->path};
     if (text->length == 0)
-        return error_set(err, "%s:1: is empty, no layout", text->path);
+        return error_set(err, "%s:1: is empty, but a layout is a JSON object", text->path);
     if (text->length > USER_LAYOUT_SIZE_MAX)
         return error_set(err, "%s: is larger than %zu bytes, no layout", text->path, USER_LAYOUT_SIZE_MAX);
     if (json_lines_read(text->path, text->text, text->length, arena, &user->lines, err) < 0)

@@ -26,9 +26,10 @@ static const struct listed *find_config(const struct reading *reading, struct er
     const struct listed *config = listing_find(reading->listing, CONFIG_NAME);
 
     if (!config)
-        error_set(err, "%s has no " CONFIG_NAME ": it is not a checkpoint of transformers", path);
+        error_set(err, "%s has no " CONFIG_NAME ": it is not a Hugging Face checkpoint", path);
     else if (config->kind == LISTED_EXCLUDED)
-        error_set(err, CONFIG_NAME " cannot be hidden with --exclude: without it %s is no checkpoint", path);
+        error_set(err, CONFIG_NAME " cannot be hidden with --exclude: without it %s is not a checkpoint",
+                  path);
     else if (config->kind != LISTED_FILE)
         error_set(err, "%s/" CONFIG_NAME " is a %s and not a file", path, listing_kind_name(config));
     else

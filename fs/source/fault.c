@@ -118,8 +118,8 @@ static int parse_number(const char *condition, const char *digits, uint64_t leas
     errno = 0;
     uintmax_t value = strtoumax(digits, &end, 10);
     if (errno || end == digits || *end || *digits == '-' || value < least || value > most)
-        return error_set(err, "fault: '%s': a number from %" PRIu64 " to %" PRIu64 " is due", condition,
-                         least, most);
+        return error_set(err, "fault: '%s': expected a number from %" PRIu64 " to %" PRIu64, condition, least,
+                         most);
     *number = value;
     return 0;
 }
@@ -155,7 +155,8 @@ static int parse_condition(struct rule *rule, const char *condition, struct erro
         return parse_number(condition, condition + length, names[i].least, names[i].most, names[i].number,
                             err);
     }
-    return error_set(err, "fault: '%s' is no condition of %s", condition, rule->is_delay ? "delay" : "error");
+    return error_set(err, "fault: '%s' is not a condition of %s", condition,
+                     rule->is_delay ? "delay" : "error");
 }
 
 /* text is taken apart. */
@@ -167,7 +168,7 @@ static int parse_rule(struct rule *rule, char *text, struct error *err)
     if (strncmp(text, "delay:", 6) == 0)
         rule->is_delay = true;
     else if (strncmp(text, "error:", 6) != 0)
-        return error_set(err, "fault: '%s': 'error:' or 'delay:' is due", text);
+        return error_set(err, "fault: '%s': expected 'error:' or 'delay:'", text);
     for (char *condition = strtok_r(colon + 1, ",", &rest); condition; condition = strtok_r(NULL, ",", &rest))
         if (parse_condition(rule, condition, err) != 0)
             return -1;

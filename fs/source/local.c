@@ -33,7 +33,7 @@ static int check_is_checkpoint(const struct snapshot *snapshot, struct error *er
     if (fstatat(snapshot->fd, CONFIG_NAME, &stat_buffer, AT_SYMLINK_NOFOLLOW) == 0)
         return 0;
     if (errno == ENOENT)
-        return error_set(err, "%s has no " CONFIG_NAME ": it is not a checkpoint of transformers",
+        return error_set(err, "%s has no " CONFIG_NAME ": it is not a Hugging Face checkpoint",
                          snapshot->path);
     const int error = errno;
     cleanup_free char *path = xasprintf("%s/" CONFIG_NAME, snapshot->path);
@@ -88,7 +88,7 @@ static int check_names(const struct listing *listing, const struct snapshot *sna
     if (dangling)
         return error_set(
             err,
-            "download incomplete: links in %s that lead to no file: %s (finish the download, or hide them "
+            "download incomplete: links in %s whose files are missing: %s (finish the download, or hide them "
             "with --exclude)",
             snapshot->path, dangling);
     if (incomplete)
@@ -99,7 +99,7 @@ static int check_names(const struct listing *listing, const struct snapshot *sna
             snapshot->path, incomplete);
     if (outside)
         return error_set(
-            err, "links that lead out of %s%s: %s (--follow-symlinks lets them, --exclude hides them)",
+            err, "links that lead out of %s%s: %s (--follow-symlinks allows them, --exclude hides them)",
             snapshot->path, snapshot->blobs ? " and its cache's blobs/" : "", outside);
     if (denied)
         return regular_file_error(err, denied, "cannot be followed", EACCES);

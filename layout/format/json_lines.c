@@ -57,7 +57,7 @@ static const char *note_key(struct line_reader *r, const char *outer, const char
 
     HASH_FIND_STR(r->by_keys, keys, line);
     if (line) {
-        error_set(r->err, "%s:%u: %s: is there twice", r->file, line_here(r, at), key);
+        error_set(r->err, "%s:%u: %s: is given twice", r->file, line_here(r, at), key);
         return NULL;
     }
     line = arena_alloc(r->arena, sizeof *line);

@@ -345,7 +345,7 @@ def test_unknown_model_type_takes_explicit_targets(mount, tmp_path, to):
                                               ("--to", "V5", "v5"), ("--to", "orignal", "original"), ("--to", "", "")])
 def test_unknown_layout(run_moefs, tmp_path, option, word, near):
     src = write(build(1), tmp_path)
-    refused(run_moefs, tmp_path, src, option, word, says=[option, near])
+    refused(run_moefs, tmp_path, src, option, word, says=[option, near], status=2)
 
 
 @pytest.mark.parametrize("to", ["v5", "original", *LAYOUTS])

@@ -8,7 +8,7 @@ import pytest
 import raw
 
 BLOCKS = ("model.layers.0.mlp", "model.layers.1.mlp")
-BOTH = f"{BLOCKS[0]}, {BLOCKS[1]} (2 blocks): "  # how a message begins that is about both
+BOTH = f"{BLOCKS[0]}, {BLOCKS[1]} (2 MoE layers): "  # how a message begins that is about both
 PROJS = ("gate", "up", "down")
 E = 3
 

@@ -109,7 +109,7 @@ def test_one_cause_is_one_message(run_moefs, tmp_path, form):
     blocks = [f"model.layers.{n}.mlp" for n in range(11)]
     tensors = {n: t for b in blocks for n, t in each(FORMS[form][0], block=b).items()}
     text = refused(run_moefs, "plan", write(tmp_path, tensors))
-    assert text.count("\n") == 0 and f"{blocks[0]}, ..., {sorted(blocks)[-1]} (11 blocks): " in text
+    assert text.count("\n") == 0 and f"{blocks[0]}, ..., {sorted(blocks)[-1]} (11 MoE layers): " in text
 
 
 @pytest.mark.parametrize("form", ["NVFP4", "GPTQ", "bnb 4 bit", "INT4"])

@@ -78,7 +78,7 @@ def test_torchtitan_needs_a_layer(run_moefs, tmp_path):
     m = model()
     tensors = {n.replace("model.layers.1.mlp", "model.extra.mlp"): t for n, t in m.tensors("per-expert").items()}
     src = raw.make(tensors, m.config).write(tmp_path / "src")
-    assert "model.extra.mlp: layout torchtitan puts experts under layers.{layer}.moe, and this block's name has no layer number" \
+    assert "model.extra.mlp: layout torchtitan puts experts under layers.{layer}.moe, and the name of this MoE layer has no number" \
         in refused(run_moefs, src, "--to", "torchtitan")
 
 

@@ -79,7 +79,7 @@ static void malformed_pairs_are_refused(void **state)
         {"a.{{n}}", "b", "a brace is not closed"},
         {"a", "b.{n", "a brace is not closed"},
         {"a.{n}", "b.{n}}", "a brace is not closed"},
-        {"a.{n}.{n}", "b.{n}", "a hole twice"},
+        {"a.{n}.{n}", "b.{n}", "a hole is given twice"},
         {"a.{n}", "b.{m}", "has no hole {m}"},
         {"a.{n}", "b", "do not have the same holes"},
         {"a.{n}", "b.{n}.{n}", "do not have the same holes"},
