@@ -6,6 +6,7 @@
 #include "fs/mount/memory_limit.h"
 #include "fs/base/messages.h"
 #include "fs/mount/mount_point.h"
+#include "fs/mount/mount_table.h"
 #include "plan_rows.h"
 #include "fs/mount/bdi.h"
 #include "fs/mount/passthrough.h"
@@ -263,16 +264,26 @@ static int run_daemon(struct mount *mount, struct error *err)
     return EXIT_REFUSED;
 }
 
-/* In the parent: the mount is there; does it answer? */
+/* In the parent: the mount is there; does it answer, and is it still there when it has? */
 static int confirm(const struct mount *mount, struct error *err)
 {
+    const char *name = mount->mount_point.name;
     struct statvfs answer;
+    struct mount_entry entry;
 
-    if (mount->mount_point.descriptor >= 0 || statvfs(mount->mount_point.name, &answer) == 0)
+    if (mount->mount_point.descriptor >= 0)
         return EXIT_OK;
-    error_set(err, "%s: mounted, but it does not answer: %s", mount->mount_point.name, strerror(errno));
-    kill(mount->daemon.pid, SIGTERM);
-    return EXIT_REFUSED;
+    if (statvfs(name, &answer) < 0) {
+        error_set(err, "%s: mounted, but it does not answer: %s", name, strerror(errno));
+        kill(mount->daemon.pid, SIGTERM);
+        return EXIT_REFUSED;
+    }
+    const int found = mount_table_find(name, &entry, err);
+    const bool is_ours = found > 0 && strcmp(entry.type, MOUNT_TABLE_MOEFS) == 0;
+    if (found >= 0 && !is_ours)
+        error_set(err, "%s: the mount has ended right after it was made; the log says why", name);
+    mount_entry_clear(&entry);
+    return is_ours ? EXIT_OK : EXIT_REFUSED;
 }
 
 static int run(struct mount *mount, struct error *err)
