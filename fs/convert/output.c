@@ -1,3 +1,4 @@
+/* Files that appear whole, and are taken back when the work fails. */
 #include "output.h"
 
 #include "layout/base/memory.h"
@@ -23,17 +24,17 @@ static int check_empty(const char *path, int directory, struct error *err)
             close(copy);
         return -1;
     }
-    while (!result && (entry = readdir(stream)))
-        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+    while (result == 0 && (entry = readdir(stream)))
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             result = error_set(err, "%s is not empty (it holds %s)", path, entry->d_name);
     closedir(stream);
     return result;
 }
 
-int sample_output_open(const char *path, struct sample_output *output, struct error *err)
+int output_open(const char *path, struct output *output, struct error *err)
 {
-    *output = (struct sample_output){.path = path, .fd = -1};
-    output->created = !mkdir(path, 0777);
+    *output = (struct output){.path = path};
+    output->created = mkdir(path, 0777) == 0;
     if (!output->created && errno != EEXIST)
         return error_set(err, "cannot make the directory %s: %s", path, strerror(errno));
     output->directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -43,98 +44,129 @@ int sample_output_open(const char *path, struct sample_output *output, struct er
             rmdir(path);
         return -1;
     }
-    if (check_empty(path, output->directory, err)) {
+    if (check_empty(path, output->directory, err) < 0) {
         close(output->directory);
         return -1;
     }
+    pthread_mutex_init(&output->lock, NULL);
     utarray_new(output->names, &ut_str_icd);
     return 0;
 }
 
-static int fail(const struct sample_output *output, const char *what, struct error *err)
+/* What cannot be removed stays: the first error is the one to report. */
+static void discard_all(const struct output *output)
 {
-    return error_set(err, "%s/%s: cannot %s: %s", output->path, output->name, what, strerror(errno));
+    char **name = NULL;
+
+    while ((name = (char **)utarray_prev(output->names, name)))
+        if (unlinkat(output->directory, *name, 0) < 0 && errno == EISDIR)
+            unlinkat(output->directory, *name, AT_REMOVEDIR);
+    if (output->created)
+        rmdir(output->path);
 }
 
-int sample_output_begin(struct sample_output *output, const char *name, struct error *err)
+void output_close(struct output *output, bool discard)
 {
-    output->name = xstrdup(name);
-    output->temporary = xasprintf(".%s.incomplete", name);
-    output->fd = openat(output->directory, output->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (output->fd >= 0)
+    if (discard)
+        discard_all(output);
+    utarray_free(output->names);
+    pthread_mutex_destroy(&output->lock);
+    close(output->directory);
+}
+
+/* What is there from now on. */
+static void remember(struct output *output, const char *name)
+{
+    pthread_mutex_lock(&output->lock);
+    utarray_push_back(output->names, &name);
+    pthread_mutex_unlock(&output->lock);
+}
+
+static int fail(const struct output *output, const char *name, const char *what, struct error *err)
+{
+    return error_set(err, "%s/%s: cannot %s: %s", output->path, name, what, strerror(errno));
+}
+
+int output_make_directory(struct output *output, const char *name, struct error *err)
+{
+    if (mkdirat(output->directory, name, 0777) < 0)
+        return fail(output, name, "make the directory", err);
+    remember(output, name);
+    return 0;
+}
+
+int output_begin(struct output *output, const char *name, struct output_file *file, struct error *err)
+{
+    const char *slash = strrchr(name, '/');
+    const int parent = slash ? (int)(slash + 1 - name) : 0;
+
+    *file = (struct output_file){.output = output, .name = xstrdup(name)};
+    file->temporary = xasprintf("%.*s.%s.incomplete", parent, name, name + parent);
+    file->fd = openat(output->directory, file->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (file->fd >= 0)
         return 0;
-    fail(output, "create the file", err);
-    free(output->temporary); /* not ours to remove */
-    output->temporary = NULL;
+    fail(output, name, "create the file", err);
+    free(file->name);
+    free(file->temporary);
     return -1;
 }
 
-int sample_output_write(struct sample_output *output, const void *bytes, size_t length, struct error *err)
+int output_write(struct output_file *file, uint64_t offset, const void *bytes, size_t length,
+                 struct error *err)
 {
-    const char *at = bytes;
+    const char *from = bytes;
 
-    while (length) {
-        ssize_t n = write(output->fd, at, length);
+    while (length > 0) {
+        ssize_t n = pwrite(file->fd, from, length, (off_t)offset);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return fail(output, "write", err);
-        at += n;
+            return fail(file->output, file->name, "write", err);
+        from += n;
+        offset += (uint64_t)n;
         length -= (size_t)n;
     }
     return 0;
 }
 
-int sample_output_extend(struct sample_output *output, uint64_t size, struct error *err)
+int output_set_size(struct output_file *file, uint64_t size, struct error *err)
 {
-    if (size > INT64_MAX) {
-        errno = EFBIG;
-        return fail(output, "extend the file", err);
-    }
-    return ftruncate(output->fd, (off_t)size) ? fail(output, "extend the file", err) : 0;
-}
-
-static void forget_file(struct sample_output *output)
-{
-    free(output->name);
-    free(output->temporary);
-    output->name = output->temporary = NULL;
-}
-
-int sample_output_finish(struct sample_output *output, struct error *err)
-{
-    int fd = output->fd;
-
-    output->fd = -1;
-    if (close(fd))
-        return fail(output, "write", err);
-    if (renameat(output->directory, output->temporary, output->directory, output->name))
-        return fail(output, "rename the file", err);
-    utarray_push_back(output->names, &output->name);
-    forget_file(output);
+    errno = EFBIG;
+    if (size > INT64_MAX || ftruncate(file->fd, (off_t)size) < 0)
+        return fail(file->output, file->name, "extend the file", err);
     return 0;
 }
 
-/* What cannot be removed stays: the first error is the one to report. */
-static void discard_files(const struct sample_output *output)
+static void file_free(struct output_file *file)
 {
-    char **name = NULL;
-
-    if (output->temporary)
-        unlinkat(output->directory, output->temporary, 0);
-    while ((name = (char **)utarray_next(output->names, name)))
-        unlinkat(output->directory, *name, 0);
-    if (output->created)
-        rmdir(output->path);
+    free(file->name);
+    free(file->temporary);
+    *file = (struct output_file){.fd = -1};
 }
 
-void sample_output_close(struct sample_output *output, bool discard)
+int output_finish(struct output_file *file, struct error *err)
 {
-    if (output->fd >= 0)
-        close(output->fd);
-    if (discard)
-        discard_files(output);
-    forget_file(output);
-    utarray_free(output->names);
-    close(output->directory);
+    struct output *output = file->output;
+    const int closed = close(file->fd);
+
+    file->fd = -1;
+    if (closed < 0)
+        fail(output, file->name, "write", err);
+    else if (renameat(output->directory, file->temporary, output->directory, file->name) < 0)
+        fail(output, file->name, "rename the file", err);
+    else {
+        remember(output, file->name);
+        file_free(file);
+        return 0;
+    }
+    output_abandon(file);
+    return -1;
+}
+
+void output_abandon(struct output_file *file)
+{
+    if (file->fd >= 0)
+        close(file->fd);
+    unlinkat(file->output->directory, file->temporary, 0);
+    file_free(file);
 }

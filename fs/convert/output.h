@@ -1,37 +1,50 @@
-/* The directory that a sample is written into: it must be absent or empty, and holds a file only once the
- * file is whole. */
-#ifndef MOEFS_FS_SAMPLE_OUTPUT_H
-#define MOEFS_FS_SAMPLE_OUTPUT_H
+/* The directory that is written into: it must be absent or empty, and a file has its name there only once it
+ * is whole. Thread-safe, but for opening and closing. */
+#ifndef MOEFS_FS_OUTPUT_H
+#define MOEFS_FS_OUTPUT_H
 
 #include "layout/base/error.h"
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <utarray.h>
 
-struct sample_output {
+struct output {
     const char *path; /* the caller's */
     int directory;
-    bool created;
-    UT_array *names; /* char *: the files that are whole */
-    int fd;          /* the file being written, or -1 */
-    char *name;      /* its name when it is whole */
+    bool created; /* the directory itself */
+    pthread_mutex_t lock;
+    UT_array
+        *names; /* char *: what is whole, and directories, in the order in which they were made; under lock */
+};
+
+/* A file being written. */
+struct output_file {
+    struct output *output;
+    int fd;
+    char *name;      /* relative to the output; the file's when it is whole */
     char *temporary; /* its name until then */
 };
 
 /* Makes the directory, or takes an empty one. */
-int sample_output_open(const char *path, struct sample_output *output, struct error *err);
-
-/* One file at a time: begin, write or extend in any number, finish. */
-int sample_output_begin(struct sample_output *output, const char *name, struct error *err);
-int sample_output_write(struct sample_output *output, const void *bytes, size_t length, struct error *err);
-/* Makes the file `size` bytes long without writing: zeros that take no space. */
-int sample_output_extend(struct sample_output *output, uint64_t size, struct error *err);
-int sample_output_finish(struct sample_output *output, struct error *err);
-
+int output_open(const char *path, struct output *output, struct error *err);
 /* Closes; with discard, everything that was written is removed first, and the directory if it was made here.
- */
-void sample_output_close(struct sample_output *output, bool discard);
+ * No file may be left unfinished. */
+void output_close(struct output *output, bool discard);
+
+/* name: relative to the output; the directory above it is there already. */
+int output_make_directory(struct output *output, const char *name, struct error *err);
+
+/* Begins a file. What was begun ends with output_finish() or output_abandon(). */
+int output_begin(struct output *output, const char *name, struct output_file *file, struct error *err);
+int output_write(struct output_file *file, uint64_t offset, const void *bytes, size_t length,
+                 struct error *err);
+/* Makes the file `size` bytes long: what was not written is zeros that take no space. */
+int output_set_size(struct output_file *file, uint64_t size, struct error *err);
+/* Gives it its name. On failure it is abandoned. */
+int output_finish(struct output_file *file, struct error *err);
+void output_abandon(struct output_file *file);
 
 #endif

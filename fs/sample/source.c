@@ -1,4 +1,6 @@
 #include "source.h"
+
+#include "layout/base/memory.h"
 #include "layout/base/splitmix.h"
 
 #include <endian.h>
@@ -14,10 +16,18 @@
 #define ONE_MASK LANES(0x000f)   /* the mantissa's low bits: 1 to 1.117 */
 #define ONE_BASE LANES(0x3f80)   /* 1.0 */
 
+/* What one file holds: a text, or a shard of the model. */
+struct contents {
+    const char *text; /* NULL: a shard */
+    const struct sample_shard *shard;
+};
+
 struct source_sample {
     struct source source;
     struct source_info *files; /* source.files */
+    struct contents *contents; /* of each of them */
     const struct sample_model *model;
+    char *config, *generation_config; /* the files' texts */
     uint64_t seed;
 };
 
@@ -68,14 +78,9 @@ static const struct sample_tensor *find_tensor(const struct sample_model *model,
     return tensors + low;
 }
 
-static int sample_pread(struct source *source, uint32_t file, uint64_t offset, void *buffer, size_t length)
+static void read_shard(const struct source_sample *self, const struct sample_shard *shard, uint64_t offset,
+                       unsigned char *out, size_t length)
 {
-    const struct source_sample *self = (const struct source_sample *)source;
-    const struct sample_shard *shard = self->model->shards + file;
-    unsigned char *out = buffer;
-
-    if (file >= self->model->n_shards || offset > shard->size || length > shard->size - offset)
-        return EIO;
     if (length && offset < shard->head_length) {
         uint64_t left = shard->head_length - offset;
         size_t n = length < left ? length : (size_t)left;
@@ -98,6 +103,38 @@ static int sample_pread(struct source *source, uint32_t file, uint64_t offset, v
         offset += n;
         length -= n;
     }
+}
+
+static int sample_pread(struct source *source, uint32_t file, uint64_t offset, void *buffer, size_t length)
+{
+    const struct source_sample *self = (const struct source_sample *)source;
+
+    if (file >= source->n_files || offset > source->files[file].size ||
+        length > source->files[file].size - offset)
+        return EIO;
+    if (self->contents[file].text)
+        memcpy(buffer, self->contents[file].text + offset, length);
+    else
+        read_shard(self, self->contents[file].shard, offset, buffer, length);
+    return 0;
+}
+
+static int sample_keep(struct source *source, const uint32_t *numbers, uint32_t n)
+{
+    struct source_sample *self = (struct source_sample *)source;
+    struct source_info *files = xcalloc(n, sizeof *files);
+    struct contents *contents = xcalloc(n, sizeof *contents);
+
+    for (uint32_t i = 0; i < n; i++) {
+        files[i] = self->files[numbers[i]];
+        contents[i] = self->contents[numbers[i]];
+    }
+    free(self->files);
+    free(self->contents);
+    self->files = files;
+    self->contents = contents;
+    source->files = files;
+    source->n_files = n;
     return 0;
 }
 
@@ -106,27 +143,58 @@ static void sample_close(struct source *source)
     struct source_sample *self = (struct source_sample *)source;
 
     free(self->files);
+    free(self->contents);
+    free(self->config);
+    free(self->generation_config);
     free(self);
 }
 
 static const struct source_ops sample_ops = {
     .pread = sample_pread,
+    .keep = sample_keep,
     .close = sample_close,
 };
 
-struct source *source_sample_open(const struct sample_model *model, uint64_t seed)
+static void add_file(struct source_sample *self, struct listing *listing, const char *path, uint64_t size,
+                     struct contents contents)
 {
-    struct source_sample *self = xmalloc(sizeof *self);
-    struct source_info *files = xcalloc(model->n_shards, sizeof *files);
+    const uint32_t number = self->source.n_files++;
 
+    self->files[number] = (struct source_info){.path = path, .size = size, .mode = S_IFREG | 0644};
+    self->contents[number] = contents;
+    listing->list[listing->n++] =
+        (struct listed){.info = self->files[number], .kind = LISTED_FILE, .file = number};
+}
+
+static int compare_listed(const void *a, const void *b)
+{
+    const struct listed *x = a, *y = b;
+
+    return strcmp(x->info.path, y->info.path);
+}
+
+struct source *source_sample_open(const struct sample_model *model, const char *path, uint64_t seed,
+                                  struct listing *listing)
+{
+    struct source_sample *self = xcalloc(1, sizeof *self);
+    const size_t most = 2 + (size_t)model->n_shards;
+
+    *self = (struct source_sample){.source = {.ops = &sample_ops},
+                                   .files = xcalloc(most, sizeof *self->files),
+                                   .contents = xcalloc(most, sizeof *self->contents),
+                                   .model = model,
+                                   .config = xasprintf("%s\n", model->config),
+                                   .generation_config = xasprintf("%s\n", model->generation_config),
+                                   .seed = seed};
+    *listing = (struct listing){.top = {.path = path, .mode = S_IFDIR | 0755},
+                                .list = xcalloc(most, sizeof *listing->list)};
+    add_file(self, listing, "config.json", strlen(self->config), (struct contents){.text = self->config});
+    add_file(self, listing, "generation_config.json", strlen(self->generation_config),
+             (struct contents){.text = self->generation_config});
     for (uint32_t i = 0; i < model->n_shards; i++)
-        files[i] = (struct source_info){
-            .path = model->shards[i].name, .size = model->shards[i].size, .mode = S_IFREG | 0444};
-    *self = (struct source_sample){
-        .source = {.ops = &sample_ops, .files = files, .n_files = model->n_shards},
-        .files = files,
-        .model = model,
-        .seed = seed,
-    };
+        add_file(self, listing, model->shards[i].name, model->shards[i].size,
+                 (struct contents){.shard = &model->shards[i]});
+    qsort(listing->list, listing->n, sizeof *listing->list, compare_listed);
+    self->source.files = self->files;
     return &self->source;
 }
