@@ -303,8 +303,10 @@ static void describe_block(struct recognising *work, const struct stem_hit *stem
     }
     find_pair(work, stems, n, unfit);
     if (!unfit->reason && unfit->named)
-        unfit->reason = xasprintf("%s begins as a weight of layout %s does, but no layout has this name",
-                                  first, work->input->layouts->layouts[stems[0].hit.layout].name);
+        unfit->reason = xasprintf(
+            "%s begins as a weight of layout %s does, but no layout has this name. A layout of your own can "
+            "have it (docs/layouts.md): --from FILE.json",
+            first, work->input->layouts->layouts[stems[0].hit.layout].name);
     else if (!unfit->reason)
         unfit->reason = xasprintf("%s is no tensor of a known layout (%s)", first, reason.text);
     error_free(&reason);

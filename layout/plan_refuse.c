@@ -422,8 +422,6 @@ int plan_check_groups(struct planning *p)
     refusals_report(&refusals, p->err);
     refuse_collisions(p);
     if (!p->err->text && p->recognition->n_groups == 0 && p->recognition->n_unfit == 0)
-        error_set(p->err,
-                  "no experts found in any known layout, though this is no dense model (model_type %s)",
-                  planning_model_type(p));
+        plan_refuse_unknown(p);
     return p->err->text ? -1 : 0;
 }

@@ -39,6 +39,11 @@ struct layout_list planning_wanted(const struct planning *p, const struct block_
 /* Everything that refuses a checkpoint before anything is compiled, all reasons at once. */
 int plan_check_groups(struct planning *p);
 
+/* ---- plan_unknown.c ---- */
+
+/* Refuses a model with experts of which none was found. Always returns -1. */
+int plan_refuse_unknown(struct planning *p);
+
 /* ---- plan_describe.c ---- */
 
 /* Says, where the architecture is not known and so has no layouts of its own, what each group was read as. */

@@ -285,4 +285,57 @@ def test_a_sparse_model_without_its_experts(run_moefs, tmp_path):
     tensors = {f"model.layers.{n}.mlp.{p}.weight": random("BF16", *shape) for n in range(2) for p, shape in PROJS.items()}
     config = {"model_type": "qwen3_moe", "num_experts": 8, "num_hidden_layers": 3, "mlp_only_layers": [0, 1]}
     src = raw.make(tensors, config, shards=0).write(tmp_path / "src")
-    assert "no experts found" in refused(run_moefs, "plan", src)
+    text = refused(run_moefs, "plan", src)
+    assert "no experts found" in text and "no tensor looks like theirs" in text
+
+
+STACKS = {"gate": (E, I, H), "up": (E, I, H), "down": (E, H, I)}
+TITAN = dict(zip((".experts.w1", ".experts.w3", ".experts.w2"), STACKS.values()))
+# model_type, block, names: what the message names, and what it advises
+FOREIGN = {
+    "torchtitan": ("layers.1.moe", TITAN, "layers.1.moe.experts.w", "--from torchtitan"),
+    "mlx": ("model.layers.1.mlp", {f".switch_mlp.{p}_proj.weight": s for p, s in STACKS.items()}, ".switch_mlp.", "--from FILE.json"),
+    "Step3": ("model.layers.1", {f".moe.{p}_proj.weight": s for p, s in STACKS.items()}, ".moe.", "--from FILE.json"),
+    "NeMo": ("model.layers.1.mlp", {".experts.gate_and_up_projs": (E, H, 2 * I), ".experts.down_projs": (E, I, H)},
+             "_projs", "--from FILE.json"),
+    "NeMo, .weight": ("model.layers.1.mlp", {".experts.gate_up_proj.weight": (E, H, 2 * I), ".experts.down_proj.weight": (E, I, H)},
+                      "_proj.weight begins as a weight of layout", "--from FILE.json"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+@pytest.mark.parametrize("to", ["v5", "original", "per-expert"])
+def test_experts_under_names_of_others(run_moefs, tmp_path, case, to):
+    block, names, named, hint = FOREIGN[case]
+    tensors = stacked({"": lambda *s: random("BF16", *s)}, names, block) | {
+        f"{block}.gate.weight": random("BF16", E, H), "lm_head.weight": random("BF16", E, H)}  # fmt: skip
+    text = refused(run_moefs, "plan", write(tmp_path, tensors), "--to", to)
+    assert named in text and hint in text and ".gate.weight" not in text and text.count("\n") == 0
+
+
+def test_advice_is_right(mount, tmp_path):
+    """What the message about torchtitan's names says is what reads them."""
+    block, names, _, _ = FOREIGN["torchtitan"]
+    tensors = stacked({"": lambda *s: random("BF16", *s)}, names, block)
+    split = {f"{block}.experts.{e}.{p}_proj.weight": raw.Tensor("BF16", t.elements[e])
+             for p, t in zip(STACKS, tensors.values()) for e in range(E)}  # fmt: skip
+    assert mounted(mount, write(tmp_path, tensors), "--from", "torchtitan", "--to", "per-expert") == split
+
+
+# ---- two sets of experts in one block ----
+
+SETS = {
+    "merged": stacked({"": lambda *s: random("BF16", *s)}, MERGED),
+    "stacked": stacked({"": lambda *s: random("BF16", *s)}, {f".experts.{word}": s for word, s in SIDE.items()}),
+    "per-expert": each(BF16),
+}
+
+
+@pytest.mark.parametrize("a,b", [("per-expert", "merged"), ("merged", "stacked"), ("per-expert", "stacked")])
+@pytest.mark.parametrize("options", [(), ("--to", "original"), ("--from", "merged")], ids=" ".join)
+def test_two_sets_of_experts_in_one_block(run_moefs, tmp_path, a, b, options):
+    if "--from" in options and "merged" not in (a, b):
+        options = ("--from", b)
+    text = refused(run_moefs, "plan", write(tmp_path, SETS[a] | SETS[b]), *options)
+    assert "two sets of experts in one block" in text and "say --from" not in text and "quantised" not in text
+    assert text.count("\n") == 0 and "experts." in text
