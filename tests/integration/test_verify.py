@@ -213,6 +213,22 @@ def test_a_bad_digest_file(run_moefs, tmp_path, text):
     assert "digests:1: not a line" in verify(run_moefs, src, "--check-digests", tmp_path / "digests", status=1)
 
 
+def test_a_list_that_lacks_a_tensor(run_moefs, tmp_path):
+    src = build().write(tmp_path / "src")
+    digests(run_moefs, tmp_path / "digests", src)
+    lines = (tmp_path / "digests").read_text().splitlines(keepends=True)
+    (tmp_path / "shorter").write_text("".join(line for line in lines if not line.endswith(f"  {OTHER}\n")))
+    [found] = verify(run_moefs, src, "--check-digests", tmp_path / "shorter", status=3)["differences"]
+    assert found["tensor"] == OTHER and "does not name it" in found["text"]
+
+
+@pytest.mark.parametrize("option", ["--write-digests", "--check-digests", "--write-outputs"])
+def test_a_file_that_cannot_be_opened(run_moefs, tmp_path, option):
+    src = build().write(tmp_path / "src")
+    path = tmp_path / "absent" / "file"
+    assert f"{path}: No such file or directory" in verify(run_moefs, src, option, path, status=1)
+
+
 # ---- damage ----
 
 
@@ -312,6 +328,16 @@ def test_the_list_has_the_first_difference_too(run_moefs, tmp_path):
     assert len(found) == 1 and re.fullmatch(r"DIFFERENT \(\d+\): (.*)", last)[1] == found[0]
 
 
+def test_more_differences_than_are_listed(run_moefs, tmp_path):
+    model = build(experts=20)
+    src = model.write(tmp_path / "src")
+    model.experts[BLOCK]["down"] ^= 1
+    model.experts[BLOCK]["up"] ^= 1
+    lines = run_moefs("verify", src, model.write(tmp_path / "copy", "merged")).stdout.splitlines()
+    assert sum(line.startswith("bytes: ") for line in lines) == 20
+    assert lines[-2] == "... and 21 more" and lines[-1].startswith("DIFFERENT (41): bytes: ")
+
+
 def flip_byte(path, at, bit=1):
     data = bytearray(path.read_bytes())
     data[at] ^= bit
@@ -337,10 +363,15 @@ def flatten(tensor):
     return raw.Tensor(tensor.dtype, tensor.elements.reshape(-1))
 
 
+def shorten(tensor):
+    return raw.Tensor(tensor.dtype, tensor.elements[:5])
+
+
 # (what is done, to which tensor of the copy, what is said)
 RESHAPED = [
     (relabel, OTHER, "has it as F16 [6]"),
     (flatten, "lm_head.weight", "has it as BF16 [66]"),
+    (shorten, "lm_head.weight", "has it as BF16 [5, 6]"),
     (relabel, f"{BLOCK}.experts.down_proj", "has it as F16 [4, 6, 6]"),
     (flatten, f"{BLOCK}.experts.gate_up_proj", "has it as BF16 [288]"),
 ]
@@ -491,6 +522,14 @@ def test_an_added_key_is_named(run_moefs, tmp_path):
     assert "attention_bias (true)" in run_moefs("verify", src, copy).stderr
 
 
+def test_many_added_keys(run_moefs, tmp_path):
+    model = build()
+    src = model.write(tmp_path / "src")
+    model.config |= {f"added_{i}": i for i in range(10)}
+    [note] = verify(run_moefs, src, model.write(tmp_path / "copy", "merged"))["notes"]
+    assert "added_7 (7) and 2 more" in note and "added_8" not in note
+
+
 def test_an_added_key_that_changes_what_experts_compute(run_moefs, tmp_path):
     model = build()
     del model.config["hidden_act"]
@@ -635,8 +674,18 @@ def test_options_of_the_function(run_moefs, tmp_path, options):
 def test_a_function_that_is_not_known(run_moefs, tmp_path):
     model = build(layout="merged")
     model.config["model_type"] = "muse_spark_text"
-    said = verify(run_moefs, model.write(tmp_path / "src"))
-    assert {b["skipped"] for b in said["function"]} == {"its experts end in a norm of their own"}
+    src = model.write(tmp_path / "src")
+    assert {b["skipped"] for b in verify(run_moefs, src)["function"]} == {"its experts end in a norm of their own"}
+    assert f"function: {BLOCK}: not computed: its experts end in a norm" in run_moefs("verify", src).stdout
+
+
+def test_outputs_that_are_not_finite(run_moefs, tmp_path):
+    model = build()
+    model.experts[BLOCK]["down"][0, 0, 0] = 0x7F80  # infinity
+    src = model.write(tmp_path / "src")
+    finite, infinite = verify(run_moefs, src)["function"]
+    assert finite["not_finite"] == 0 and infinite["not_finite"] > 0
+    assert "are not finite on both sides" in run_moefs("verify", src).stdout
 
 
 def assert_outputs(run_moefs, model, src, to, stored, *options):
