@@ -27,7 +27,7 @@ static struct failures {
     time_t period;
     unsigned written;
     uint64_t suppressed;
-} failures; /* none are told of an earlier log */
+} failures; /* reset when the log is redirected */
 
 static const int syslog_priority[] = {
     [LOG_LEVEL_ERROR] = LOG_ERR,

@@ -55,7 +55,7 @@ static int parse_kernel_read_ahead(const struct option_use *use, void *field, st
 
     if (!option_parse_size(use->text, bytes))
         return option_refuse(use, err, "not a size (examples: 1M, 512K, 0)");
-    if (*bytes > KERNEL_READ_AHEAD_MAX || *bytes % 1024 != 0)
+    if (*bytes > BDI_READ_AHEAD_MAX || *bytes % 1024 != 0)
         return option_refuse(use, err, "whole KiB, at most 1G");
     return 0;
 }
@@ -309,7 +309,7 @@ static int run_mount(int argc, char **argv, struct error *err)
     struct mount mount = {.mount_point = {.descriptor = -1},
                           .options = {.cache_size = READER_CACHE_DEFAULT,
                                       .readahead = READAHEAD_DEFAULT,
-                                      .kernel_read_ahead = KERNEL_READ_AHEAD_DEFAULT}};
+                                      .kernel_read_ahead = BDI_READ_AHEAD_DEFAULT}};
     int status = options_parse(&command_mount, argc, argv, &mount.options, &mount.operands, err);
 
     if (status == OPTIONS_GO)

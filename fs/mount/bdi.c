@@ -1,3 +1,4 @@
+/* read_ahead_kb below /sys/class/bdi: read by the helper, written by the daemon. */
 #include "bdi.h"
 
 #include "fs/base/log.h"

@@ -6,8 +6,8 @@
 #include <sys/types.h>
 
 /* The default: see docs/measurements.md for how it was chosen. */
-#define KERNEL_READ_AHEAD_DEFAULT ((size_t)1 << 20)
-#define KERNEL_READ_AHEAD_MAX ((size_t)1 << 30)
+#define BDI_READ_AHEAD_DEFAULT ((size_t)1 << 20)
+#define BDI_READ_AHEAD_MAX ((size_t)1 << 30)
 
 /* Bytes, for the file system with this device number; 0 where the kernel does not say. */
 size_t bdi_read_ahead(dev_t device);

@@ -1,3 +1,4 @@
+/* Forking before the mount, and a pipe by which the child says how it went. */
 #include "daemon.h"
 
 #include "layout/base/memory.h"

@@ -1,3 +1,4 @@
+/* libfuse's messages put together from their pieces, for an error or for the log. */
 #include "fuse_messages.h"
 
 #include "libfuse.h"

@@ -1,3 +1,4 @@
+/* Cutting up what -o says: what is refused, what is ours, what is libfuse's. */
 #include "fuse_options.h"
 
 #include "layout/base/memory.h"

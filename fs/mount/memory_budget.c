@@ -1,3 +1,4 @@
+/* Shares of a control group's memory limit. */
 #include "memory_budget.h"
 
 #include "fs/read/reader.h"

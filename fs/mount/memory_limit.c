@@ -1,3 +1,4 @@
+/* /proc/self/cgroup and the mount table say where the limits of both versions stand. */
 #include "memory_limit.h"
 
 #include "layout/base/memory.h"

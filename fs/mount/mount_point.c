@@ -1,3 +1,4 @@
+/* Resolving and checking a mount point, with a message for each cause. */
 #include "mount_point.h"
 
 #include "layout/base/memory.h"

@@ -1,3 +1,4 @@
+/* Parsing /proc/self/mountinfo; unmounting by umount2, or by fusermount3 where that is not permitted. */
 #include "mount_table.h"
 
 #include "layout/base/memory.h"

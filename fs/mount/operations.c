@@ -1,3 +1,4 @@
+/* The kernel's requests: each has exactly one reply. */
 #include "operations.h"
 
 #include "fs/base/buffer_pool.h"

@@ -1,3 +1,4 @@
+/* Backing files: registered with the kernel at their first open, once each. */
 #include "passthrough.h"
 
 #include "libfuse.h"

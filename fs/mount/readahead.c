@@ -1,3 +1,4 @@
+/* The daemon's side of reading ahead: open files, orders to the helper, and the helper's end. */
 #include "readahead.h"
 
 #include "layout/base/memory.h"

@@ -1,3 +1,4 @@
+/* The process that populates: threads that take orders from a socket. */
 #include "readahead_helper.h"
 
 #include "bdi.h"

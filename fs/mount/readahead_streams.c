@@ -1,3 +1,4 @@
+/* Sorting the requests of an open file into sequential readers. */
 #include "readahead_streams.h"
 
 #include "layout/base/checked.h"
@@ -8,14 +9,14 @@
 /* Where a range ends unless the file does: whole requests of the usual read-ahead. */
 #define ALIGNMENT ((uint64_t)1 << 20)
 
-/* Two large requests of many random ones lie side by side now and then. */
+/* Random readers produce adjacent pairs by chance; three in a row they do not. */
 #define START_REQUESTS 3
 
 /* A stream in a file that has been read in sequence before needs no more than this. */
 #define PROVEN_START ((uint64_t)256 << 10)
 #define PROVEN_REQUESTS 2
 
-/* A stream is being read if one of so many requests to the file was its own. */
+/* A stream is active when it had one of the file's last RECENT requests. */
 #define RECENT 256
 
 static uint64_t round_up(uint64_t value, uint64_t to)

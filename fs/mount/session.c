@@ -1,3 +1,4 @@
+/* A session: libfuse, the signal thread, and how the mount leaves the tree. */
 #include "session.h"
 
 #include "bdi.h"

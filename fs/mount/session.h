@@ -22,7 +22,7 @@ struct tree;
 struct session_options {
     const struct fuse_options *fuse;
     unsigned threads;            /* that answer requests, at most */
-    size_t kernel_read_ahead;    /* bytes, at most KERNEL_READ_AHEAD_MAX; 0: left alone */
+    size_t kernel_read_ahead;    /* bytes, at most BDI_READ_AHEAD_MAX; 0: left alone */
     struct readahead *readahead; /* the caller's, outlives the session; NULL: off */
     uint32_t passthrough;        /* how many source files the kernel may read by itself; 0: none */
 };
