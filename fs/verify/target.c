@@ -14,7 +14,8 @@ static bool same_text(const char *a, const char *b)
     return (!a && !b) || (a && b && strcmp(a, b) == 0);
 }
 
-/* Whether the layout can be planned; a refusal is no failure here. */
+/* Whether the layout can be planned; a refusal is no failure here. FP8 is planned without being asked for:
+ * what is there may have been. */
 static bool can_plan(const struct checkpoint *source, const struct plan_options *options, const char *to,
                      struct plan *plan)
 {
@@ -22,6 +23,7 @@ static bool can_plan(const struct checkpoint *source, const struct plan_options 
     struct error refusal = {0};
 
     with.to = to;
+    with.fp8_keep = true;
     const bool planned = layout_file_plan(source, &with, plan, &refusal) == 0;
     error_free(&refusal);
     return planned;

@@ -427,6 +427,20 @@ def test_a_mount_in_another_layout(run_moefs, mount, tmp_path, to):
     assert said["verdict"] == "equal" and said["to"] == to
 
 
+def test_a_source_in_a_layout_with_renames(run_moefs, mount, tmp_path):
+    """--from takes the names of the tensors beside the experts back, too."""
+    layout = tmp_path / "mine.json"
+    weight = {"name": "{block}.experts.{proj}.weight{expert}", "gate up": "(proj inner) hidden", "down": "hidden inner"}
+    spell = {"gate up": "fc1", "down": "fc2"}
+    layout.write_text(json.dumps({"spell": spell, "weight": weight, "rename": [["lm_head.weight", "output.weight"]]}))
+    model = build()
+    copy = model.write(tmp_path / "copy")
+    with mount(model.write(tmp_path / "src"), "--to", layout) as m:
+        assert "output.weight" in raw.read_directory(m.path)
+        verify(run_moefs, m.path, copy, "--from", layout, "--to", "per-expert")
+        assert verify(run_moefs, m.path, copy, "--from", layout)["to"] == "original"
+
+
 @pytest.mark.parametrize("to", ["up-first", "interleaved"])
 def test_a_layout_that_names_and_shapes_do_not_tell(run_moefs, mount, tmp_path, to):
     src = build().write(tmp_path / "src")
@@ -716,22 +730,37 @@ def test_the_function_of_every_type(run_moefs, tmp_path, dtype, to):
     assert_outputs(run_moefs, model, model.write(tmp_path / "src"), to, stored)
 
 
-@pytest.mark.parametrize("to", ["per-expert", "merged"])
-def test_fp8_with_scales(run_moefs, tmp_path, to):
-    model, rng = build(inner=256, hidden=384), np.random.default_rng(0)
+def quantise(model, block=128):
+    """Random FP8 experts with a scale for each 128 x 128 block; (block, projection, expert) -> the scales, spread out."""
+    rng, scales = np.random.default_rng(0), {}
     model.dtype = "F8_E4M3"
-    scales = {}
-    for block, experts in model.experts.items():
+    for name, experts in model.experts.items():
         for proj, elements in experts.items():
             shape = elements.shape
             experts[proj] = rng.integers(0, 2, shape, np.uint8) << 7 | rng.integers(0, 64, shape, np.uint8)
             for e in range(shape[0]):
-                scale = rng.random([n // 128 for n in shape[1:]], np.float32) / 64
-                scales[block, proj, e] = scale.astype(np.float64).repeat(128, 0).repeat(128, 1)
-                name = f"{block}.experts.{e}.{proj}_proj.weight_scale_inv"
-                model.companions[name] = raw.Tensor("F32", scale.view(np.uint32))
+                scale = rng.random([n // block for n in shape[1:]], np.float32) / 64
+                scales[name, proj, e] = scale.astype(np.float64).repeat(block, 0).repeat(block, 1)
+                stored = f"{name}.experts.{e}.{proj}_proj.weight_scale_inv"
+                model.companions[stored] = raw.Tensor("F32", scale.view(np.uint32))
+    return scales
+
+
+@pytest.mark.parametrize("to", ["per-expert", "merged"])
+def test_fp8_with_scales(run_moefs, tmp_path, to):
+    model = build(inner=256, hidden=384)
+    scales = quantise(model)
 
     def stored(block, proj, expert):
         return numbers(raw.Tensor("F8_E4M3", model.experts[block][proj][expert])) * scales[block, proj, expert]
 
     assert_outputs(run_moefs, model, model.write(tmp_path / "src"), to, stored, "--fp8", "keep")
+
+
+def test_a_mount_of_fp8_without_to(run_moefs, mount, tmp_path):
+    model = build(inner=128, hidden=128)
+    quantise(model)
+    src = model.write(tmp_path / "src")
+    with mount(src, "--fp8", "keep") as m:
+        assert verify(run_moefs, src, m.path, "--fp8", "keep")["to"] == "v5"
+        assert "--fp8 keep" in verify(run_moefs, src, m.path, status=1)
