@@ -346,6 +346,7 @@ int scan_read(const struct snapshot *snapshot, const struct scan_options *option
     walk.exclude_used = exclude_used;
     utarray_new(walk.found, &found_icd);
     int result = walk_directory(&walk, "", &top, NULL);
+    HASH_CLEAR(hh, walk.folders); /* of the scan's arena */
     if (result == 0) {
         take_found(walk.found, scan);
         note_unused_globs(&walk, notes);
@@ -353,7 +354,6 @@ int scan_read(const struct snapshot *snapshot, const struct scan_options *option
         scan_free(scan);
     }
     utarray_free(walk.found);
-    HASH_CLEAR(hh, walk.folders);
     return result;
 }
 
