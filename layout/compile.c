@@ -2,6 +2,7 @@
 #include "compile.h"
 #include "layout/base/checked.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -142,8 +143,7 @@ static int add_projection(struct conversion *c, unsigned position, const bool fi
     bool all_fixed[AXIS_WORDS_MAX];
     uint64_t all_values[AXIS_WORDS_MAX];
 
-    if (f == FORMS_MAX)
-        return error_set(err, "%s: the group has no %s of this part", name, proj_name(proj));
+    assert(f != FORMS_MAX); /* check_axes() has found it */
     uint8_t axis = name_axis(&c->group->bound->forms[f]);
     memcpy(all_fixed, fixed, sizeof all_fixed);
     memcpy(all_values, values, sizeof all_values);
@@ -319,8 +319,7 @@ static int check_dtype(const struct conversion *c, uint8_t *dtype, struct error 
                                  checkpoint->shards[tensor->shard].name, dtype_name(tensor->info.dtype));
         }
     }
-    if (!first)
-        return error_set(err, "%s: no tensor of part '%s'", c->title, c->layouts->parts[c->form->part]);
+    assert(first); /* compile_group() comes here only with parts that the group has */
     *dtype = first->info.dtype;
     if (dtype_bits(*dtype) % 8 != 0)
         return error_set(err, "%s: %s is %s, whose elements do not fill whole bytes", c->title,
@@ -354,9 +353,8 @@ static int check_axes(const struct conversion *c, struct error *err)
 
     for (unsigned p = 0; p < c->form->n_projs; p++) {
         unsigned f = find_source_form(c, c->form->projs[p], &position);
-        if (f == FORMS_MAX)
-            return error_set(err, "%s: its %s has no %s", c->title, c->layouts->parts[c->form->part],
-                             proj_name(c->form->projs[p]));
+        assert(f !=
+               FORMS_MAX); /* a part has each projection of the architecture, and a group all of a part */
         const struct form *source = &c->group->bound->forms[f];
         for (uint8_t a = 1; a < words->n; a++) {
             bool stored = axes_contain(&source->axes, a) || name_axis(source) == a;

@@ -254,6 +254,78 @@ static void plans_are_small(void **state)
     }
 }
 
+/* One per-expert block of `experts` experts in one file, which nobody reads: I x H elements of the dtype, and
+ * scales of blocks of 128. */
+static void make_unread(struct checkpoint *checkpoint, struct arena *arena, unsigned experts, uint64_t I,
+                        uint64_t H, uint8_t dtype, bool scales)
+{
+    static const char *const projs[] = {"gate_proj", "up_proj", "down_proj"};
+    struct safetensors_tensor tensors[64];
+    struct safetensors_header header = {.tensors = tensors, .data_offset = 16};
+    uint64_t at = 0, bytes;
+    char name[96];
+
+    *checkpoint = (struct checkpoint){.index_name = "model.safetensors.index.json"};
+    checkpoint->config.model_type = "qwen3_moe";
+    for (unsigned i = 0; i < experts * (scales ? 6 : 3); i++) {
+        unsigned p = i % 3;
+        bool scale = i >= experts * 3;
+        uint64_t rows = p == 2 ? H : I, columns = p == 2 ? I : H;
+        uint64_t shape[] = {scale ? (rows + 127) / 128 : rows, scale ? (columns + 127) / 128 : columns};
+        snprintf(name, sizeof name, "l.0.mlp.experts.%u.%s.weight%s", i / 3 % experts, projs[p],
+                 scale ? "_scale_inv" : "");
+        tensors[i] = (struct safetensors_tensor){.info = {.name = arena_strdup(arena, name),
+                                                          .shape = arena_memdup(arena, shape, sizeof shape),
+                                                          .n_dims = 2,
+                                                          .dtype = scale ? DTYPE_F32 : dtype}};
+        assert_true(safetensors_tensor_bytes(&tensors[i].info, &bytes));
+        tensors[i].begin = at;
+        at += bytes;
+        tensors[i].end = at;
+        header.n_tensors++;
+    }
+    checkpoint_add_shard(checkpoint, "a.safetensors", 16 + at, &header);
+}
+
+static void what_cannot_be_computed_is_refused(void **state)
+{
+    static const struct {
+        unsigned experts;
+        uint64_t I, H;
+        uint8_t dtype;
+        bool scales;
+        const char *message; /* NULL: it can */
+    } rows[] = {
+        {2, 128, 256, DTYPE_F8_E4M3, true, NULL},
+        {2, 128, 256, DTYPE_F4, true, "is F4, whose elements do not fill whole bytes"},
+        {2, 128, 256, DTYPE_F6_E2M3, true, "is F6_E2M3, whose elements do not fill whole bytes"},
+        {2, 128, 256, DTYPE_F4, false, "is F4, and there are no scales of it that a layout describes"},
+        {2, UINT64_C(1) << 20, UINT64_C(1) << 20, DTYPE_F64, false, NULL},
+        /* each tensor has 2^59 bytes: sixteen of them still fit into a file, a merged one has 2^64 */
+        {8, UINT64_C(1) << 28, UINT64_C(1) << 29, DTYPE_F32, false, "the sizes of layout merged overflow"},
+    };
+    (void)state;
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct checkpoint checkpoint;
+        struct arena arena = {0};
+        struct plan plan;
+        struct error err = {0};
+        make_unread(&checkpoint, &arena, rows[i].experts, rows[i].I, rows[i].H, rows[i].dtype,
+                    rows[i].scales);
+        struct plan_options options = {.to = "merged", .fp8_keep = true};
+        int result = plan_build(&checkpoint, &options, &plan, &err);
+        if (result != (rows[i].message ? -1 : 0) || (rows[i].message && !strstr(err.text, rows[i].message)))
+            fail_msg("row %zu: %s", i, err.text ? err.text : "planned");
+        if (result == 0)
+            plan_free(&plan);
+        error_free(&err);
+        checkpoint.config.model_type = NULL;
+        checkpoint_free(&checkpoint);
+        arena_free(&arena);
+    }
+}
+
 static void layout_names_are_checked(void **state)
 {
     static const struct {
@@ -291,6 +363,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_layout_becomes_every_other),
         cmocka_unit_test(plans_are_small),
+        cmocka_unit_test(what_cannot_be_computed_is_refused),
         cmocka_unit_test(layout_names_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

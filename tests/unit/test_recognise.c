@@ -165,6 +165,82 @@ static void says_why_nothing_fits(void **state)
     }
 }
 
+/* Whichever expert and projection it is, the first and the last too. */
+static void all_experts_have_one_shape(void **state)
+{
+    (void)state;
+    for (uint32_t odd = 0; odd < 12; odd++) {
+        struct names names = {.n = 0};
+        add_block(&names, "per-expert", "b", 4, 5, 7);
+        uint64_t *shape = arena_memdup(&arena, names.infos[odd].shape, 2 * sizeof *shape);
+        shape[odd % 2] += 1;
+        names.infos[odd].shape = shape;
+        struct recognition r = run(&names, "qwen3_moe", NULL);
+        assert_int_equal(r.n_groups, 0);
+        assert_int_equal(r.n_unfit, 1);
+        /* expert 0 is what the others are compared with */
+        if (odd >= 3 && !strstr(r.unfit[0].reason, names.infos[odd].name))
+            fail_msg("%s: %s", names.infos[odd].name, r.unfit[0].reason);
+        assert_false(r.unfit[0].companion != NO_TENSOR || r.unfit[0].codes != NO_TENSOR);
+        recognition_free(&r);
+    }
+}
+
+/* gate and up count another axis than down: without any down nothing tells how many there should be. */
+static void a_projection_with_an_axis_of_its_own_is_missed(void **state)
+{
+    char name[64];
+
+    (void)state;
+    struct names names = {.n = 0};
+    for (unsigned e = 0; e < 3; e++)
+        for (unsigned p = 0; p < 2; p++) {
+            snprintf(name, sizeof name, "b.experts.%u.%s_proj.weight", e, p ? "up" : "gate");
+            add(&names, name, 2, 5, 7, 0);
+        }
+    struct recognition r = run(&names, "longcat_flash", NULL);
+    assert_int_equal(r.n_groups, 0);
+    assert_non_null(strstr(r.unfit[0].reason, "b.experts.0.down_proj.weight is missing"));
+    recognition_free(&r);
+}
+
+/* What shares the stem of a weight belongs to the group, whatever follows; what only begins alike does not. */
+static void companions_are_found_by_stems(void **state)
+{
+    static const struct {
+        const char *type, *layout, *name;
+        bool belongs;
+    } rows[] = {
+        {"qwen3_moe", "per-expert", "b.experts.1.gate_proj.weight_scale", true},
+        {"qwen3_moe", "per-expert", "b.experts.1.gate_proj@scale", true},
+        {"qwen3_moe", "per-expert", "b.experts.1.gate_proj", true},
+        {"qwen3_moe", "per-expert", "b.experts.1.gate_proj.weight.absmax", true},
+        {"qwen3_moe", "per-expert", "b.experts.9.anything", true},
+        {"qwen3_moe", "per-expert", "b.experts.gate_up_proj_scale", true},
+        {"qwen3_moe", "merged", "b.experts.gate_up_proj.weight", true},
+        {"qwen3_moe", "merged", "b.experts.down_proj_x", true},
+        {"qwen3_moe", "merged", "b.experts.gate_proj_scale", true},
+        {"qwen3_moe", "merged", "b.experts.down_projection", false},
+        {"qwen3_moe", "merged", "b.experts.e_score_correction_bias", false},
+        {"qwen3_moe", "merged", "b.shared_experts.gate_up_proj_scale", false},
+        {"qwen3_moe", "merged", "a.experts.gate_up_proj_scale", false},
+        {"qwen3_moe", "merged", "b.gate.weight", false},
+    };
+    (void)state;
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct names names = {.n = 0};
+        add_block(&names, rows[i].layout, "b", 2, 5, 7);
+        add(&names, rows[i].name, 1, 3, 0, 0);
+        struct recognition r = run(&names, rows[i].type, NULL);
+        assert_int_equal(r.n_groups, 1);
+        if ((r.group_of[names.n - 1] != NO_GROUP) != rows[i].belongs)
+            fail_msg("%s beside %s", rows[i].name, rows[i].layout);
+        assert_int_equal(r.groups[0].n_companions, rows[i].belongs);
+        recognition_free(&r);
+    }
+}
+
 static void companions_are_counted_and_strays_are_not(void **state)
 {
     (void)state;
@@ -429,6 +505,9 @@ int main(void)
         cmocka_unit_test(square_sizes_leave_no_doubt),
         cmocka_unit_test(an_unknown_architecture_hides_the_order_of_gate_and_up),
         cmocka_unit_test(says_why_nothing_fits),
+        cmocka_unit_test(all_experts_have_one_shape),
+        cmocka_unit_test(a_projection_with_an_axis_of_its_own_is_missed),
+        cmocka_unit_test(companions_are_found_by_stems),
         cmocka_unit_test(companions_are_counted_and_strays_are_not),
         cmocka_unit_test(expert_like_names_of_no_layout_are_reported_once),
         cmocka_unit_test(a_lone_large_number_is_refused),
