@@ -186,13 +186,14 @@ static int request(uint32_t opcode, uint64_t inode, const void *body, size_t len
     _Alignas(8) unsigned char bytes[1024];
     const struct fuse_in_header header = {.len = (uint32_t)(sizeof header + length),
                                           .opcode = opcode,
-                                          .unique = ++unique,
+                                          .unique = unique + 1,
                                           .nodeid = inode,
                                           .pid = 1};
     const struct fuse_buf buffer = {.mem = bytes, .size = header.len};
     struct fuse_out_header answer;
 
     assert_true(header.len <= sizeof bytes);
+    unique = header.unique;
     memcpy(bytes, &header, sizeof header);
     if (length > 0)
         memcpy(bytes + sizeof header, body, length);
