@@ -42,8 +42,8 @@ def write(directory, tensors):
     directory.mkdir()
     config = {"model_type": "qwen3_moe", "num_experts": EXPERTS, "num_hidden_layers": 1}
     (directory / "config.json").write_text(json.dumps(config))
-    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, directory / "model.safetensors",
-              metadata={"format": "pt"})
+    halves = {name: np.ascontiguousarray(array).view(np.float16) for name, array in tensors.items()}
+    save_file(halves, directory / "model.safetensors", metadata={"format": "pt"})
 
 
 def read_at_once(path):

@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 
 LAYOUTS = ("per-expert", "stacked", "merged", "in-out")
 PROJS = ("gate", "up", "down")
+# Of experts' weights: those of 8 bits convert only with scales (test_quantised.py).
 DTYPES = {
     "BF16": torch.bfloat16,
     "F16": torch.float16,
     "F32": torch.float32,
     "F64": torch.float64,
-    "U8": torch.uint8,
 }
 DTYPE_NAMES = {
     torch.bool: "BOOL",
