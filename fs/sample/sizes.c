@@ -71,7 +71,7 @@ static int evaluate(const cJSON *sizes, const char *at, size_t length, unsigned 
 
         while (stop < end && *stop != '*' && *stop != '+')
             stop++;
-        if (evaluate_factor(sizes, at, (size_t)(stop - at), depth, &factor, err))
+        if (evaluate_factor(sizes, at, (size_t)(stop - at), depth, &factor, err) < 0)
             return -1;
         if (!checked_mul(product, factor, &product))
             return error_set(err, "the size %.*s does not fit in 64 bits", (int)length, text);
