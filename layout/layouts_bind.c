@@ -336,15 +336,17 @@ static void load_projs(const cJSON *entry, struct spelling *spelling)
         spelling->has_proj[p] = !projs || strstr(projs, proj_name(p));
 }
 
-int layouts_bind_from(struct layouts *layouts, struct block_rule *rule, unsigned first, struct error *err)
+static int bind_layouts(struct layouts *layouts, struct block_rule *rule, bool users, struct error *err)
 {
     struct spelling spelling = {.defaults = layouts->layouts_json, .entry = rule->json};
 
     load_projs(rule->json, &spelling);
-    for (unsigned i = first; i < layouts->n_layouts; i++) {
+    for (unsigned i = 0; i < layouts->n_layouts; i++) {
         const struct layout *layout = &layouts->layouts[i];
         struct json_position position = {.file = BUILT_IN, .layout = layout->name};
-        if (layout->user)
+        if ((layout->user != NULL) != users)
+            continue;
+        if (users)
             position = (struct json_position){.file = layout->user->path, .lines = &layout->user->lines};
         if (bind_layout(layouts, rule, &spelling, layout, &position, err) < 0)
             return -1;
@@ -356,5 +358,10 @@ int layouts_bind(struct layouts *layouts, const cJSON *entry, struct block_rule 
 {
     rule->json = entry;
     rule->bound = arena_alloc(&layouts->arena, LAYOUTS_MAX * sizeof *rule->bound);
-    return layouts_bind_from(layouts, rule, 0, err);
+    return bind_layouts(layouts, rule, false, err);
+}
+
+int layouts_bind_users(struct layouts *layouts, struct block_rule *rule, struct error *err)
+{
+    return bind_layouts(layouts, rule, true, err);
 }

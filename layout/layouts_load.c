@@ -236,21 +236,15 @@ static int load_architectures(struct layouts *layouts, struct error *err)
     return 0;
 }
 
-/* The user's layouts come last: when they are bound, every axis of the built-in data has its number, so that
- * one axis too many is the user's and is reported so. */
-static int load_user_layouts(struct layouts *layouts, const struct layout_text users[LAYOUTS_USER_MAX],
-                             struct error *err)
+/* The user's layouts are bound last: then every axis of the built-in data has its number, so that one axis too
+ * many is the user's and is reported so. */
+static int bind_user_layouts(struct layouts *layouts, struct error *err)
 {
-    unsigned first = layouts->n_layouts;
-
-    for (unsigned i = 0; users && i < LAYOUTS_USER_MAX; i++)
-        if (users[i].path && load_user_layout(layouts, &users[i], err) < 0)
-            return -1;
-    if (layouts_bind_from(layouts, &layouts->unknown.rules[0], first, err) < 0)
+    if (layouts_bind_users(layouts, &layouts->unknown.rules[0], err) < 0)
         return -1;
     for (unsigned a = 0; a < layouts->n_architectures; a++)
         for (unsigned r = 0; r < layouts->architectures[a].n_rules; r++)
-            if (layouts_bind_from(layouts, &layouts->architectures[a].rules[r], first, err) < 0)
+            if (layouts_bind_users(layouts, &layouts->architectures[a].rules[r], err) < 0)
                 return -1;
     return 0;
 }
@@ -262,9 +256,12 @@ static int load_all(struct layouts *layouts, const struct layout_text users[LAYO
     layouts->architectures_json = cJSON_Parse(embedded_architectures);
     if (!layouts->layouts_json || !layouts->architectures_json)
         return error_set(err, "the built-in layouts are not valid JSON");
-    if (load_layouts(layouts, err) < 0 || load_architectures(layouts, err) < 0)
+    if (load_layouts(layouts, err) < 0)
         return -1;
-    return load_user_layouts(layouts, users, err);
+    for (unsigned i = 0; users && i < LAYOUTS_USER_MAX; i++)
+        if (users[i].path && load_user_layout(layouts, &users[i], err) < 0)
+            return -1;
+    return load_architectures(layouts, err) < 0 ? -1 : bind_user_layouts(layouts, err);
 }
 
 int layouts_load(struct layouts *layouts, const struct layout_text users[LAYOUTS_USER_MAX], struct error *err)

@@ -340,11 +340,15 @@ int plan_build(const struct checkpoint *checkpoint, const struct plan_options *o
     *plan = (struct plan){0};
     plan->recognition = arena_alloc(&plan->arena, sizeof *plan->recognition);
     *plan->recognition = (struct recognition){0};
-    plan->layouts = arena_alloc(&plan->arena, sizeof *plan->layouts);
-    if (layouts_load(plan->layouts, options->users, err) < 0) {
-        arena_free(&plan->arena);
-        *plan = (struct plan){0};
-        return -1;
+    plan->layouts = options->layouts;
+    if (!plan->layouts) {
+        struct layouts *loaded = arena_alloc(&plan->arena, sizeof *loaded);
+        if (layouts_load(loaded, options->users, err) < 0) {
+            arena_free(&plan->arena);
+            *plan = (struct plan){0};
+            return -1;
+        }
+        plan->layouts = plan->loaded = loaded;
     }
     p.layouts = plan->layouts;
     p.recognition = plan->recognition;
@@ -363,8 +367,8 @@ void plan_free(struct plan *plan)
 {
     if (plan->recognition)
         recognition_free(plan->recognition);
-    if (plan->layouts)
-        layouts_free(plan->layouts);
+    if (plan->loaded)
+        layouts_free(plan->loaded);
     notes_free(&plan->notes);
     arena_free(&plan->arena);
     *plan = (struct plan){0};

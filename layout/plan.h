@@ -96,7 +96,8 @@ struct recognition;
 struct plan {
     struct arena arena;
     /* What it was made from, for as long as it lives; NULL in a plan that was made by hand. */
-    struct layouts *layouts;
+    const struct layouts *layouts;
+    struct layouts *loaded;          /* the same where the plan loaded them itself, else NULL */
     struct recognition *recognition; /* of checkpoint.tensors; groups[g] is its group g */
     const struct architecture *architecture;
     struct planned_file *files; /* weight files by name, then the index if there is one */
@@ -123,6 +124,8 @@ struct plan_options {
     const char *to_option; /* what the user gave `to` by, for messages; NULL: --to */
     const char *from;      /* the same as `to`, or NULL: recognise */
     struct layout_text users[LAYOUTS_USER_MAX]; /* the user's layouts among them: needed while planning */
+    /* The layouts, loaded already, the users among them: they must outlive the plan. NULL: it loads its own. */
+    const struct layouts *layouts;
     bool fp8_keep;           /* convert FP8 experts with their scales, whatever a loader makes of them */
     uint64_t max_shard_size; /* bytes of tensors in one weight file at most; 0: shards mirror the source */
 };

@@ -70,6 +70,7 @@ static void report_unreadable(struct planning *p, const struct group *was,
 {
     const char *made = target->bound->layout->name;
 
+    /* Not with the built-in data: the sizes of a generic layout follow from its own shapes and names. */
     if (target->bound->layout->generic)
         error_add(p->err, "%s: as %s it could not be read again: %s", was->block, made, reason);
     else

@@ -327,7 +327,7 @@ static bool read_count(const struct config *config, const char *paths, uint64_t 
             return false;
         if (at == paths)
             *least = number;
-        if (told && !checked_add(*sum, number, sum))
+        if (told && !checked_add(*sum, number, sum)) /* not with two paths: a number is at most 2^53 */
             return false;
         at += length + (at[length] == ' ');
     }

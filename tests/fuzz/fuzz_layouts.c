@@ -43,10 +43,10 @@ static void make_checkpoint(struct checkpoint *checkpoint)
     checkpoint_add_shard(checkpoint, "model.safetensors", 16 + at, &header);
 }
 
-static void plan_with(const struct layout_text *user)
+static void plan_with(const struct layout_text *user, const struct layouts *layouts)
 {
     struct checkpoint checkpoint = {.index_name = "model.safetensors.index.json"};
-    struct plan_options options = {.to = user->path, .users = {*user}};
+    struct plan_options options = {.to = user->path, .layouts = layouts};
     struct error err = {0};
     struct plan plan;
 
@@ -71,8 +71,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct error err = {0};
 
     if (layouts_load(&layouts, users, &err) == 0) {
+        plan_with(&users[0], &layouts);
         layouts_free(&layouts);
-        plan_with(&users[0]);
     } else if (!err.text || strncmp(err.text, users[0].path, strlen(users[0].path)) != 0) {
         abort(); /* the message must name the file */
     }

@@ -155,13 +155,33 @@ static void make_checkpoint(const struct model *m, struct checkpoint *checkpoint
     }
 }
 
-static void plan(struct checkpoint *checkpoint, const struct plan_options *options)
+/* An index of the tensors: mostly right, but it may name another file, none of the shards, or no tensor that
+ * there is. */
+static void make_index(struct model *m, struct bytes *b, struct index *index)
+{
+    static const char *files[] = {"a.safetensors", "b.safetensors", "c.safetensors", "gone.safetensors"};
+
+    *index = (struct index){.files = files, .n_files = sizeof files / sizeof *files};
+    index->entries = arena_alloc(&m->arena, (m->n + 1) * sizeof *index->entries);
+    for (unsigned t = 0; t < m->n; t++) {
+        bool twice = false;
+        for (unsigned u = 0; u < t; u++)
+            twice |= strcmp(m->infos[u].name, m->infos[t].name) == 0;
+        if (!twice && choose(b, 16) != 1)
+            index->entries[index->n_entries++] = (struct index_entry){
+                m->infos[t].name, choose(b, 16) == 1 ? choose(b, (unsigned)index->n_files) : m->shard[t]};
+    }
+    if (choose(b, 4) == 1)
+        index->entries[index->n_entries++] = (struct index_entry){CHOOSE(b, blocks), choose(b, SHARDS_MAX)};
+}
+
+static void plan(struct checkpoint *checkpoint, const struct index *index, const struct plan_options *options)
 {
     struct notes notes = {0};
     struct error err = {0};
     struct plan result;
 
-    if (checkpoint_settle(checkpoint, NULL, &notes, &err) == 0) {
+    if (checkpoint_settle(checkpoint, index, &notes, &err) == 0) {
         if (plan_build(checkpoint, options, &result, &err) == 0) {
             plan_check(checkpoint, &result);
             plan_free(&result);
@@ -180,14 +200,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                           "{\"ffn_config\": {\"moe_num_experts\": 2}}"};
     struct bytes b = {.at = data, .end = data + size};
     struct model m = {.n = 0};
+    struct index index;
     struct checkpoint checkpoint = {.index_name = "model.safetensors.index.json"};
     struct error err = {0};
 
     if (layouts.n_layouts == 0 && layouts_load(&layouts, NULL, &err) < 0)
         abort();
     const char *type = CHOOSE(&b, types), *text = CHOOSE(&b, configs);
-    struct plan_options options = {.to = CHOOSE(&b, targets),
-                                   .from = choose(&b, 4) ? NULL : CHOOSE(&b, targets)};
+    struct plan_options options = {
+        .to = CHOOSE(&b, targets), .from = choose(&b, 4) ? NULL : CHOOSE(&b, targets), .layouts = &layouts};
     options.fp8_keep = choose(&b, 2);
     options.max_shard_size = choose(&b, 4) ? 0 : 1 + choose(&b, 256) * 16;
     if (config_parse("config.json", text, strlen(text), &checkpoint.config, &err) < 0)
@@ -199,7 +220,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (unsigned n = choose(&b, 4); n > 0; n--)
         add_stray(&m, &b);
     make_checkpoint(&m, &checkpoint);
-    plan(&checkpoint, &options);
+    bool has_index = choose(&b, 2);
+    if (has_index)
+        make_index(&m, &b, &index);
+    plan(&checkpoint, has_index ? &index : NULL, &options);
     checkpoint.config.model_type = NULL;
     checkpoint_free(&checkpoint);
     arena_free(&m.arena);
