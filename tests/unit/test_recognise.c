@@ -10,86 +10,7 @@
 
 #include <cmocka.h>
 
-static struct layouts layouts;
-static struct arena arena;
-
-struct names {
-    struct tensor_info infos[256];
-    const struct tensor_info *pointers[256];
-    uint32_t n;
-};
-
-static int set_up(void **state)
-{
-    struct error err = {0};
-    (void)state;
-
-    if (layouts_load(&layouts, NULL, &err) < 0)
-        fail_msg("%s", err.text);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    layouts_free(&layouts);
-    arena_free(&arena);
-    return 0;
-}
-
-static void add(struct names *names, const char *name, uint8_t n_dims, uint64_t a, uint64_t b, uint64_t c)
-{
-    const uint64_t shape[3] = {a, b, c};
-
-    names->infos[names->n] = (struct tensor_info){.name = arena_strdup(&arena, name),
-                                                  .shape = arena_memdup(&arena, shape, sizeof shape),
-                                                  .n_dims = n_dims,
-                                                  .dtype = DTYPE_BF16};
-    names->pointers[names->n] = &names->infos[names->n];
-    names->n++;
-}
-
-/* One block in the given layout, E experts of I x H. */
-static void add_block(struct names *names, const char *layout, const char *block, uint64_t E, uint64_t I,
-                      uint64_t H)
-{
-    char name[128];
-
-    if (strcmp(layout, "per-expert") == 0) {
-        for (uint64_t e = 0; e < E; e++)
-            for (unsigned p = 0; p < 3; p++) {
-                static const char *const projs[] = {"gate_proj", "up_proj", "down_proj"};
-                snprintf(name, sizeof name, "%s.experts.%u.%s.weight", block, (unsigned)e, projs[p]);
-                add(names, name, 2, p < 2 ? I : H, p < 2 ? H : I, 0);
-            }
-        return;
-    }
-    bool transposed = strcmp(layout, "in-out") == 0;
-    bool stacked = strcmp(layout, "stacked") == 0;
-    uint64_t out = stacked ? I : 2 * I;
-    for (unsigned p = 0; p < (stacked ? 2U : 1U); p++) {
-        snprintf(name, sizeof name, "%s.experts.%s", block,
-                 !stacked ? "gate_up_proj"
-                 : p      ? "up_proj"
-                          : "gate_proj");
-        add(names, name, 3, E, transposed ? H : out, transposed ? out : H);
-    }
-    snprintf(name, sizeof name, "%s.experts.down_proj", block);
-    add(names, name, 3, E, transposed ? I : H, transposed ? H : I);
-}
-
-static struct recognition run(const struct names *names, const char *type, const char *from)
-{
-    struct recognise_input input = {.layouts = &layouts,
-                                    .architecture = layouts_architecture(&layouts, type),
-                                    .tensors = names->pointers,
-                                    .n_tensors = names->n,
-                                    .from = from};
-    struct recognition result;
-
-    recognise(&input, &result);
-    return result;
-}
+#include "tests/support/names.h"
 
 /* All four layouts, all sizes up to 6, square ones among them: always the one that it was made in. */
 static void square_sizes_leave_no_doubt(void **state)
@@ -201,79 +122,6 @@ static void a_projection_with_an_axis_of_its_own_is_missed(void **state)
     struct recognition r = run(&names, "longcat_flash", NULL);
     assert_int_equal(r.n_groups, 0);
     assert_non_null(strstr(r.unfit[0].reason, "b.experts.0.down_proj.weight is missing"));
-    recognition_free(&r);
-}
-
-/* What shares the stem of a weight belongs to the group, whatever follows; what only begins alike does not. */
-static void companions_are_found_by_stems(void **state)
-{
-    static const struct {
-        const char *type, *layout, *name;
-        bool belongs;
-    } rows[] = {
-        {"qwen3_moe", "per-expert", "b.experts.1.gate_proj.weight_scale", true},
-        {"qwen3_moe", "per-expert", "b.experts.1.gate_proj@scale", true},
-        {"qwen3_moe", "per-expert", "b.experts.1.gate_proj", true},
-        {"qwen3_moe", "per-expert", "b.experts.1.gate_proj.weight.absmax", true},
-        {"qwen3_moe", "per-expert", "b.experts.9.anything", true},
-        {"qwen3_moe", "per-expert", "b.experts.gate_up_proj_scale", true},
-        {"qwen3_moe", "merged", "b.experts.gate_up_proj.weight", true},
-        {"qwen3_moe", "merged", "b.experts.down_proj_x", true},
-        {"qwen3_moe", "merged", "b.experts.gate_proj_scale", true},
-        {"qwen3_moe", "merged", "b.experts.down_projection", false},
-        {"qwen3_moe", "merged", "b.experts.e_score_correction_bias", false},
-        {"qwen3_moe", "merged", "b.shared_experts.gate_up_proj_scale", false},
-        {"qwen3_moe", "merged", "a.experts.gate_up_proj_scale", false},
-        {"qwen3_moe", "merged", "b.gate.weight", false},
-    };
-    (void)state;
-
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        struct names names = {.n = 0};
-        add_block(&names, rows[i].layout, "b", 2, 5, 7);
-        add(&names, rows[i].name, 1, 3, 0, 0);
-        struct recognition r = run(&names, rows[i].type, NULL);
-        assert_int_equal(r.n_groups, 1);
-        if ((r.group_of[names.n - 1] != NO_GROUP) != rows[i].belongs)
-            fail_msg("%s beside %s", rows[i].name, rows[i].layout);
-        assert_int_equal(r.groups[0].n_companions, rows[i].belongs);
-        recognition_free(&r);
-    }
-}
-
-static void companions_are_counted_and_strays_are_not(void **state)
-{
-    (void)state;
-    struct names names = {.n = 0};
-    add_block(&names, "per-expert", "b", 2, 3, 4);
-    add(&names, "b.experts.e_score_correction_bias", 1, 2, 0, 0);
-    add(&names, "b.shared_experts.0.up_proj.weight", 2, 3, 4, 0);
-    add(&names, "b.gate.weight", 2, 2, 4, 0);
-    struct recognition r = run(&names, "qwen3_moe", NULL);
-    assert_int_equal(r.n_groups, 1);
-    assert_int_equal(r.groups[0].n_companions, 0);
-    assert_int_equal(r.group_of[names.n - 1], NO_GROUP);
-    recognition_free(&r);
-
-    add(&names, "b.experts.0.up_proj.weight_scale_inv", 2, 1, 1, 0);
-    add(&names, "b.experts.1.down_proj.bias", 1, 4, 0, 0);
-    add(&names, "b.experts.1.act.alpha", 1, 4, 0, 0);
-    r = run(&names, "qwen3_moe", NULL);
-    assert_int_equal(r.groups[0].n_companions, 3);
-    assert_string_equal(names.infos[r.groups[0].companion].name, "b.experts.0.up_proj.weight_scale_inv");
-    recognition_free(&r);
-}
-
-static void expert_like_names_of_no_layout_are_reported_once(void **state)
-{
-    (void)state;
-    struct names names = {.n = 0};
-    add(&names, "b.experts.0.gate_proj.qweight", 2, 3, 4, 0);
-    add(&names, "b.experts.1.gate_proj.qweight", 2, 3, 4, 0);
-    struct recognition r = run(&names, "qwen3_moe", NULL);
-    assert_int_equal(r.n_groups, 0);
-    assert_int_equal(r.n_unfit, 1);
-    assert_non_null(strstr(r.unfit[0].reason, "b.experts.0.gate_proj.qweight"));
     recognition_free(&r);
 }
 
@@ -507,9 +355,6 @@ int main(void)
         cmocka_unit_test(says_why_nothing_fits),
         cmocka_unit_test(all_experts_have_one_shape),
         cmocka_unit_test(a_projection_with_an_axis_of_its_own_is_missed),
-        cmocka_unit_test(companions_are_found_by_stems),
-        cmocka_unit_test(companions_are_counted_and_strays_are_not),
-        cmocka_unit_test(expert_like_names_of_no_layout_are_reported_once),
         cmocka_unit_test(a_lone_large_number_is_refused),
         cmocka_unit_test(families_are_known_by_their_spelling),
     };
