@@ -134,6 +134,9 @@ struct layouts {
  * called by their files' paths as given. Fails where one is malformed: with its file, line and key. */
 int layouts_load(struct layouts *layouts, const struct layout_text users[LAYOUTS_USER_MAX],
                  struct error *err);
+
+/* layouts_check_name() against the built-in layouts, without loading architectures. */
+int layouts_check_built_in_name(const char *option, const char *name, struct error *err);
 void layouts_free(struct layouts *layouts);
 
 /* Whether the value of --to or --from means a file: it ends in ".json" or holds a "/". */

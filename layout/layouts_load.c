@@ -274,6 +274,17 @@ int layouts_load(struct layouts *layouts, const struct layout_text users[LAYOUTS
     return -1;
 }
 
+int layouts_check_built_in_name(const char *option, const char *name, struct error *err)
+{
+    struct layouts layouts = {.layouts_json = cJSON_Parse(embedded_layouts)};
+    int result = load_layouts(&layouts, err);
+
+    if (result == 0)
+        result = layouts_check_name(&layouts, option, name, err);
+    layouts_free(&layouts);
+    return result;
+}
+
 void layouts_free(struct layouts *layouts)
 {
     cJSON_Delete(layouts->layouts_json);

@@ -297,8 +297,7 @@ static int run(struct planning *p)
     const struct checkpoint *checkpoint = p->checkpoint;
     const struct tensor_info **infos;
 
-    if (layouts_check_name(p->layouts, p->options->to_option ? p->options->to_option : "--to", p->to,
-                           p->err) < 0 ||
+    if (layouts_check_name(p->layouts, "--to", p->to, p->err) < 0 ||
         (p->from && layouts_check_name(p->layouts, "--from", p->from, p->err) < 0))
         return -1;
     p->architecture = p->plan->architecture = layouts_architecture(p->layouts, checkpoint->config.model_type);

@@ -120,9 +120,8 @@ struct plan {
 };
 
 struct plan_options {
-    const char *to;        /* a layout's name, one of the user's (its path), "v5" or "original"; NULL: "v5" */
-    const char *to_option; /* what the user gave `to` by, for messages; NULL: --to */
-    const char *from;      /* the same as `to`, or NULL: recognise */
+    const char *to;   /* a layout's name, one of the user's (its path), "v5" or "original"; NULL: "v5" */
+    const char *from; /* the same as `to`, or NULL: recognise */
     struct layout_text users[LAYOUTS_USER_MAX]; /* the user's layouts among them: needed while planning */
     /* The layouts, loaded already, the users among them: they must outlive the plan. NULL: it loads its own. */
     const struct layouts *layouts;

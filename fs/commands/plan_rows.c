@@ -8,16 +8,9 @@
 
 int option_layout(const struct option_use *use, void *field, struct error *err)
 {
-    struct layouts layouts;
-    int result = 0;
-
-    if (!layouts_is_file(use->text)) {
-        if (layouts_load(&layouts, NULL, err) < 0)
-            return -1;
-        result = layouts_check_name(&layouts, use->name, use->text, err);
-        layouts_free(&layouts);
-    }
-    return result < 0 ? -1 : option_text(use, field, err);
+    if (!layouts_is_file(use->text) && layouts_check_built_in_name(use->name, use->text, err) < 0)
+        return -1;
+    return option_text(use, field, err);
 }
 
 static int parse_fp8(const struct option_use *use, void *field, struct error *err)

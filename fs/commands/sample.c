@@ -93,7 +93,7 @@ static int write_view(const struct sample_command *options, const struct sample_
 static int make_sample(const struct sample_command *options, const struct sample_model *model,
                        struct error *err)
 {
-    const struct plan_options plan_options = {.to = options->layout, .to_option = "--layout"};
+    const struct plan_options plan_options = {.to = options->layout};
     struct directory directory;
     struct listing listing;
     struct view view;
