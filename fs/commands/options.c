@@ -229,6 +229,18 @@ static void make_tables(const struct row_list *list, struct option *longs, char 
     *shorts = '\0';
 }
 
+/* Whether the word begins the names of several options: getopt takes what begins one alone. */
+static bool is_ambiguous(const struct row_list *list, const char *word)
+{
+    const char *name = word + strspn(word, "-");
+    const size_t length = strcspn(name, "=");
+    int n = 0;
+
+    for (int i = 0; i < list->n && strncmp(word, "--", 2) == 0; i++)
+        n += list->rows[i]->name && strncmp(list->rows[i]->name, name, length) == 0;
+    return n > 1;
+}
+
 /* getopt leaves in optopt: 0 for an unknown long option, the letter of an unknown short one (which may stand
  * inside a word), and the code of a known one that is wrongly used. */
 static int refuse_option(const struct command *command, const struct row_list *list, int code, char **argv,
@@ -246,8 +258,9 @@ static int refuse_option(const struct command *command, const struct row_list *l
         error_set(err, "%s: -%c: unknown option; `moefs %s --help` lists the options", command->name, optopt,
                   command->name);
     else
-        error_set(err, "%s: %s: unknown option; `moefs %s --help` lists the options", command->name,
-                  argv[optind - 1], command->name);
+        error_set(err, "%s: %s: %s; `moefs %s --help` lists the options", command->name, argv[optind - 1],
+                  is_ambiguous(list, argv[optind - 1]) ? "several options begin so" : "unknown option",
+                  command->name);
     return EXIT_USAGE;
 }
 

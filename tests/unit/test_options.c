@@ -16,7 +16,7 @@
 
 /* A set that several commands could share, in the middle of the command's struct. */
 struct shared {
-    const char *to;
+    const char *to, *topic;
     const char **exclude;
 };
 
@@ -44,6 +44,7 @@ static int parse_choice(const struct option_use *use, void *field, struct error 
 
 static const struct option_row shared_rows[] = {
     {"to", 0, "LAYOUT", option_text, offsetof(struct shared, to), "where to"},
+    {"topic", 0, "TEXT", option_text, offsetof(struct shared, topic), "about what"},
     {"exclude", 'x', "GLOB", option_list, offsetof(struct shared, exclude), "what not"},
     {0},
 };
@@ -131,6 +132,7 @@ static const struct {
     {{"a", "-x"}, "try: -x: needs a value, GLOB; `moefs try --help` explains it"},
     {{"a", "--json=1"}, "try: --json=1: --json takes no value; `moefs try --help` explains it"},
     {{"a", "--what"}, "try: --what: unknown option; `moefs try --help` lists the options"},
+    {{"a", "--t"}, "try: --t: several options begin so; `moefs try --help` lists the options"},
     {{"a", "-z"}, "try: -z: unknown option; `moefs try --help` lists the options"},
     {{"a", "--number", "-1"}, "try: --number -1: not a number from 0 to 18446744073709551615"},
     {{"a", "--number", ""}, "try: --number : not a number from 0 to 18446744073709551615"},
@@ -220,6 +222,7 @@ static void help_comes_from_the_rows(void **state)
     static const char expected[] =
         "usage: moefs try [options] SRC [DST]\n\nTries.\n\noptions:\n"
         "      --to LAYOUT          where to\n"
+        "      --topic TEXT         about what\n"
         "  -x, --exclude GLOB       what not\n"
         "  -j, --json               print JSON\n"
         "      --number N           a number\n"
