@@ -102,7 +102,7 @@ def assert_loads(family, directory):
 
 def conversions(log):
     """What the daemon says it does: ["per-expert -> merged"]."""
-    return list(dict.fromkeys(re.findall(r"groups? of experts \(.*\): (.*)", log)))
+    return list(dict.fromkeys(re.findall(r"MoE layers? \(.*\): (.*)", log)))
 
 
 @pytest.fixture(scope="module", params=family_models.moe_types())
