@@ -1,5 +1,6 @@
 /* How the planned copy will be read: what its reader must be told. */
 #include "planning.h"
+#include "refusals.h"
 
 #include <string.h>
 
@@ -65,14 +66,14 @@ static void warn_misread(struct planning *p, const struct group *was, const stru
 }
 
 /* Not even --from reads it. A layout that is made for others only is the user's business. */
-static void report_unreadable(struct planning *p, const struct group *was,
+static void report_unreadable(struct planning *p, struct refusals *refusals, const struct group *was,
                               const struct compile_target *target, const char *reason)
 {
     const char *made = target->bound->layout->name;
 
     /* Not with the built-in data: the sizes of a generic layout follow from its own shapes and names. */
     if (target->bound->layout->generic)
-        error_add(p->err, "%s: as %s it could not be read again: %s", was->block, made, reason);
+        refusals_add(refusals, was->block, was->block, "as %s it could not be read again: %s", made, reason);
     else
         notes_add(&p->plan->notes, NOTE_WARNING, "%s: as %s it cannot be read back: %s", was->block, made,
                   reason);
@@ -80,6 +81,7 @@ static void report_unreadable(struct planning *p, const struct group *was,
 
 static void compare_way_back(struct planning *p, const struct way_back *back)
 {
+    struct refusals refusals = {0};
     bool warned = false;
 
     for (uint32_t g = 0; g < p->recognition->n_groups; g++) {
@@ -90,12 +92,13 @@ static void compare_way_back(struct planning *p, const struct way_back *back)
         const char *reason = find_unfit(&back->told, target->block);
         bool readable = reads_as(&back->told, was, target);
         if (!readable && (!warned || target->bound->layout->generic))
-            report_unreadable(p, was, target, reason ? reason : "no experts would be seen");
+            report_unreadable(p, &refusals, was, target, reason ? reason : "no experts would be seen");
         else if (!warned)
             warn_misread(p, was, find_group(&back->plain, target->block, was->word),
                          target->bound->layout->name);
         warned = true;
     }
+    refusals_report(&refusals, p->err);
 }
 
 static bool all_read(const struct planning *p, const struct recognition *back)
