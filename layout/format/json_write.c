@@ -45,19 +45,40 @@ void json_write_code_point(FILE *out, const char **text)
     json_write_unit(out, 0xdc00 + ((code - 0x10000) & 0x3ff));
 }
 
+/* How many of the text's first bytes stand for themselves in ASCII JSON. */
+static size_t plain_length(const char *text)
+{
+    size_t n = 0;
+
+    while (text[n] >= 0x20 && text[n] < 0x7f && text[n] != '"' && text[n] != '\\')
+        n++;
+    return n;
+}
+
+/* Names are long and plain: a call for each byte took a tenth of the time of planning. */
 void json_write_string(FILE *out, const char *text)
 {
     putc('"', out);
-    while (*text)
-        json_write_code_point(out, &text);
+    while (*text) {
+        size_t plain = plain_length(text);
+        fwrite(text, 1, plain, out);
+        text += plain;
+        if (*text)
+            json_write_code_point(out, &text);
+    }
     putc('"', out);
 }
 
 void json_write_string_raw(FILE *out, const char *text)
 {
     putc('"', out);
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
+    while (*text) {
+        size_t plain = plain_length(text);
+        fwrite(text, 1, plain, out);
+        text += plain;
+        if (!*text)
+            break;
+        unsigned char c = (unsigned char)*text++;
         if (c < 0x20 || short_escape(c))
             json_write_unit(out, c);
         else
