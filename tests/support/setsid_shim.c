@@ -14,7 +14,11 @@ __attribute__((visibility("default"))) pid_t setsid(void)
         raise(SIGKILL);
     if (what && strcmp(what, "end") == 0)
         _exit(3);
-    if (what && strcmp(what, "orphan") == 0)
-        kill(getppid(), SIGKILL);
+    if (what && strcmp(what, "orphan") == 0) {
+        const pid_t parent = getppid();
+        kill(parent, SIGKILL);
+        while (getppid() == parent) /* until it is dead and its descriptors are closed */
+            usleep(1000);
+    }
     return (pid_t)syscall(SYS_setsid);
 }
