@@ -24,7 +24,11 @@ static struct {
 /* Adds as much as there is room for. */
 static void append(char *text, size_t size, const char *more)
 {
-    strncat(text, more, size - 1 - strlen(text));
+    const size_t length = strlen(text);
+    const size_t added = strnlen(more, size - 1 - length);
+
+    memcpy(text + length, more, added);
+    text[length + added] = '\0';
 }
 
 /* Under the lock. */
