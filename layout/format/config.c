@@ -10,6 +10,10 @@
 /* The keys whose numbers are collected, wherever in the file they stand. */
 static const char *const COUNT_KEYS[] = {"num_experts", "num_local_experts", "n_routed_experts",
                                          "moe_num_experts", NULL};
+/* The number of the first MoE layer, from 0, and every how many layers there is one, the last of each so many. */
+static const char *const FIRST_KEYS[] = {"first_k_dense_replace", "num_dense_layers", "moe_layer_start_index",
+                                         "expert_layer_offset", NULL};
+static const char *const STEP_KEYS[] = {"decoder_sparse_step", "interleave_moe_layer_step", NULL};
 static const char *const HIDDEN_KEYS[] = {"hidden_size", "d_model",         "n_embd",
                                           "embed_dim",   "moe_latent_size", NULL};
 static const char *const INNER_KEYS[] = {"moe_intermediate_size",
@@ -273,6 +277,11 @@ static bool lists_all(const cJSON *list, double n_layers)
     return n_layers > 0 && n == n_layers;
 }
 
+static bool is_empty_list(const cJSON *list)
+{
+    return cJSON_IsArray(list) && cJSON_GetArraySize(list) == 0;
+}
+
 static bool lists_only(const cJSON *list, const char *word)
 {
     const cJSON *member;
@@ -284,19 +293,58 @@ static bool lists_only(const cJSON *list, const char *word)
     return cJSON_GetArraySize(list) > 0;
 }
 
+/* Whether the list says 0 or false of every layer. */
+static bool lists_nothing(const cJSON *list)
+{
+    const cJSON *member;
+
+    if (!cJSON_IsArray(list))
+        return false;
+    cJSON_ArrayForEach (member, list) {
+        if (!cJSON_IsFalse(member) && !(cJSON_IsNumber(member) && member->valuedouble == 0))
+            return false;
+    }
+    return cJSON_GetArraySize(list) > 0;
+}
+
+/* Whether the layers' kinds are listed, and none of them is this one. */
+static bool lists_without(const cJSON *list, const char *word)
+{
+    const cJSON *member;
+
+    cJSON_ArrayForEach (member, list) {
+        if (!cJSON_IsString(member) || strcmp(member->valuestring, word) == 0)
+            return false;
+    }
+    return cJSON_GetArraySize(list) > 0;
+}
+
+/* Whether the number of the first MoE layer is that of no layer. */
+static bool begins_behind(const cJSON *model, double n_layers)
+{
+    for (const char *const *key = FIRST_KEYS; n_layers > 0 && *key; key++)
+        if (number_or(model, *key, -1) >= n_layers)
+            return true;
+    for (const char *const *key = STEP_KEYS; n_layers > 0 && *key; key++)
+        if (number_or(model, *key, 0) > n_layers)
+            return true;
+    return false;
+}
+
 /* One model's configuration, in the words of transformers' configurations. */
 static bool has_dense_layers_only(const cJSON *model)
 {
     double n_layers = number_or(model, "num_hidden_layers", 0);
-    const cJSON *moe_layers = find_last(model, "moe_layers");
+    const cJSON *pattern = find_last(model, "hybrid_override_pattern");
 
-    if (n_layers <= 0)
-        return false;
-    return lists_all(find_last(model, "mlp_only_layers"), n_layers) ||
-           number_or(model, "decoder_sparse_step", 0) > n_layers ||
-           number_or(model, "first_k_dense_replace", -1) >= n_layers ||
-           (cJSON_IsArray(moe_layers) && cJSON_GetArraySize(moe_layers) == 0) ||
-           lists_only(find_last(model, "mlp_layer_types"), "dense");
+    return lists_all(find_last(model, "mlp_only_layers"), n_layers) || begins_behind(model, n_layers) ||
+           is_empty_list(find_last(model, "moe_layers")) ||
+           lists_only(find_last(model, "mlp_layer_types"), "dense") ||
+           lists_without(find_last(model, "layers_block_type"), "moe") ||
+           lists_nothing(find_last(model, "moe_layer_freq")) ||
+           lists_nothing(find_last(model, "is_moe_layer")) ||
+           (cJSON_IsString(pattern) && !strchr(pattern->valuestring, 'E')) ||
+           cJSON_IsFalse(find_last(model, "enable_moe_block"));
 }
 
 /* Whether no model from here down has an MoE layer. The parser bounds the depth. */

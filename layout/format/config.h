@@ -43,8 +43,8 @@ int config_parse(const char *path, const char *text, size_t length, struct confi
 size_t config_numbers(const struct config *config, const char *paths, uint64_t *numbers, size_t max);
 
 /* Whether config.json says that the model has no MoE layer: it counts no experts or one, or all its layers are
- * dense (mlp_only_layers, decoder_sparse_step, first_k_dense_replace, moe_layers, mlp_layer_types), in each
- * model that it describes. */
+ * dense (FIRST_KEYS, STEP_KEYS, mlp_only_layers, mlp_layer_types and others like these), in each model that it
+ * describes. */
 bool config_is_dense(const struct config *config);
 
 void config_free(struct config *config);
