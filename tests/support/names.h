@@ -34,21 +34,26 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void add(struct names *names, const char *name, uint8_t n_dims, uint64_t a, uint64_t b, uint64_t c)
+static inline void add_tensor(struct names *names, const char *name, enum dtype dtype, uint8_t n_dims,
+                              const uint64_t shape[4])
 {
-    const uint64_t shape[3] = {a, b, c};
-
     names->infos[names->n] = (struct tensor_info){.name = arena_strdup(&arena, name),
-                                                  .shape = arena_memdup(&arena, shape, sizeof shape),
+                                                  .shape = arena_memdup(&arena, shape, 4 * sizeof *shape),
                                                   .n_dims = n_dims,
-                                                  .dtype = DTYPE_BF16};
+                                                  .dtype = dtype};
     names->pointers[names->n] = &names->infos[names->n];
     names->n++;
 }
 
+static inline void add(struct names *names, const char *name, uint8_t n_dims, uint64_t a, uint64_t b,
+                       uint64_t c)
+{
+    add_tensor(names, name, DTYPE_BF16, n_dims, (const uint64_t[4]){a, b, c});
+}
+
 /* One block in the given layout, E experts of I x H. */
-static void add_block(struct names *names, const char *layout, const char *block, uint64_t E, uint64_t I,
-                      uint64_t H)
+static inline void add_block(struct names *names, const char *layout, const char *block, uint64_t E,
+                             uint64_t I, uint64_t H)
 {
     char name[128];
 
@@ -75,7 +80,7 @@ static void add_block(struct names *names, const char *layout, const char *block
     add(names, name, 3, E, transposed ? I : H, transposed ? H : I);
 }
 
-static struct recognition run(const struct names *names, const char *type, const char *from)
+static inline struct recognition run(const struct names *names, const char *type, const char *from)
 {
     struct recognise_input input = {.layouts = &layouts,
                                     .architecture = layouts_architecture(&layouts, type),

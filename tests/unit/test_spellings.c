@@ -1,7 +1,5 @@
 /* How architectures spell their layouts: each family's names and shapes, companions among them, are recognised
  * by the architecture's entry. The expectations are the published checkpoints'. */
-#include "layout/recognise.h"
-
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,32 +8,7 @@
 
 #include <cmocka.h>
 
-static struct layouts layouts;
-static struct arena arena;
-
-struct names {
-    struct tensor_info infos[256];
-    const struct tensor_info *pointers[256];
-    uint32_t n;
-};
-
-static int set_up(void **state)
-{
-    struct error err = {0};
-    (void)state;
-
-    if (layouts_load(&layouts, NULL, &err) < 0)
-        fail_msg("%s", err.text);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    layouts_free(&layouts);
-    arena_free(&arena);
-    return 0;
-}
+#include "tests/support/names.h"
 
 /* One kind of tensor of a family: its name, with %u for the expert where there is one for each. */
 struct kind {
@@ -173,13 +146,7 @@ static void add_kind(struct names *names, const struct kind *kind)
         char name[128];
         if (number)
             snprintf(name, sizeof name, "%.*s%u%s", (int)(number - kind->name), kind->name, e, number + 2);
-        names->infos[names->n] =
-            (struct tensor_info){.name = arena_strdup(&arena, number ? name : kind->name),
-                                 .shape = arena_memdup(&arena, kind->shape, sizeof kind->shape),
-                                 .n_dims = kind->n_dims,
-                                 .dtype = DTYPE_U8};
-        names->pointers[names->n] = &names->infos[names->n];
-        names->n++;
+        add_tensor(names, number ? name : kind->name, DTYPE_U8, kind->n_dims, kind->shape);
     }
 }
 
