@@ -31,10 +31,10 @@ static int check_empty(const char *path, int directory, struct error *err)
     return result;
 }
 
-int output_open(const char *path, struct output *output, struct error *err)
+int output_open(const char *path, mode_t mode, bool sync, struct output *output, struct error *err)
 {
-    *output = (struct output){.path = path};
-    output->created = mkdir(path, 0777) == 0;
+    *output = (struct output){.path = path, .sync = sync};
+    output->created = mkdir(path, mode) == 0;
     if (!output->created && errno != EEXIST)
         return error_set(err, "cannot make the directory %s: %s", path, strerror(errno));
     output->directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -87,22 +87,23 @@ static int fail(const struct output *output, const char *name, const char *what,
     return error_set(err, "%s/%s: cannot %s: %s", output->path, name, what, strerror(errno));
 }
 
-int output_make_directory(struct output *output, const char *name, struct error *err)
+int output_make_directory(struct output *output, const char *name, mode_t mode, struct error *err)
 {
-    if (mkdirat(output->directory, name, 0777) < 0)
+    if (mkdirat(output->directory, name, mode) < 0)
         return fail(output, name, "make the directory", err);
     remember(output, name);
     return 0;
 }
 
-int output_begin(struct output *output, const char *name, struct output_file *file, struct error *err)
+int output_begin(struct output *output, const char *name, mode_t mode, struct output_file *file,
+                 struct error *err)
 {
     const char *slash = strrchr(name, '/');
     const int parent = slash ? (int)(slash + 1 - name) : 0;
 
     *file = (struct output_file){.output = output, .name = xstrdup(name)};
     file->temporary = xasprintf("%.*s.%s.incomplete", parent, name, name + parent);
-    file->fd = openat(output->directory, file->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    file->fd = openat(output->directory, file->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     if (file->fd >= 0)
         return 0;
     fail(output, name, "create the file", err);
@@ -137,6 +138,47 @@ int output_set_size(struct output_file *file, uint64_t size, struct error *err)
     return 0;
 }
 
+/* What need not be synced cannot be: some filesystems refuse it for directories. */
+static int sync_descriptor(int fd)
+{
+    int result;
+
+    do
+        result = fsync(fd);
+    while (result < 0 && errno == EINTR);
+    return result < 0 && (errno == EINVAL || errno == ENOSYS || errno == EROFS) ? 0 : result;
+}
+
+static int sync_directory(const struct output *output, const char *name, struct error *err)
+{
+    const int fd = openat(output->directory, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int result = 0;
+
+    if (fd < 0 && errno == ENOTDIR) /* a file, which was synced when it was finished */
+        return 0;
+    if (fd < 0 || sync_descriptor(fd) < 0)
+        result = fail(output, name, "bring the directory to the disk", err);
+    if (fd >= 0)
+        close(fd);
+    return result;
+}
+
+int output_sync_names(struct output *output, struct error *err)
+{
+    char **name = NULL;
+    int result = 0;
+
+    if (!output->sync)
+        return 0;
+    while (result == 0 && (name = (char **)utarray_prev(output->names, name)))
+        result = sync_directory(output, *name, err);
+    if (result == 0)
+        result = sync_directory(output, ".", err);
+    if (result == 0 && output->created)
+        result = sync_directory(output, "..", err);
+    return result;
+}
+
 static void file_free(struct output_file *file)
 {
     free(file->name);
@@ -147,9 +189,16 @@ static void file_free(struct output_file *file)
 int output_finish(struct output_file *file, struct error *err)
 {
     struct output *output = file->output;
-    const int closed = close(file->fd);
+    const bool synced = !output->sync || sync_descriptor(file->fd) == 0;
 
+    if (!synced)
+        fail(output, file->name, "bring the file to the disk", err);
+    const int closed = close(file->fd);
     file->fd = -1;
+    if (!synced) {
+        output_abandon(file);
+        return -1;
+    }
     if (closed < 0)
         fail(output, file->name, "write", err);
     else if (renameat(output->directory, file->temporary, output->directory, file->name) < 0)

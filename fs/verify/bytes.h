@@ -5,7 +5,7 @@
 
 #include "digests.h"
 #include "logical.h"
-#include "progress.h"
+#include "fs/base/progress.h"
 #include "slabs.h"
 
 /* Who else looks at an expert's weights while they are in memory: level 2. For each expert, in one thread:

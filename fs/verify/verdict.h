@@ -4,7 +4,7 @@
 
 #include "digests.h"
 #include "forward.h"
-#include "progress.h"
+#include "fs/base/progress.h"
 #include "report.h"
 
 struct verdict {

@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -52,7 +54,11 @@ struct made_up {
     struct source source;
     uint32_t bad_file; /* UINT32_MAX: none */
     int error, signal;
+    const char *watched; /* a directory whose entries are counted when config.json is read, or NULL */
+    int entries;
 };
+
+static int count_entries(const char *path);
 
 static unsigned char byte_at(uint32_t file, uint64_t i)
 {
@@ -61,10 +67,12 @@ static unsigned char byte_at(uint32_t file, uint64_t i)
 
 static int made_up_pread(struct source *source, uint32_t file, uint64_t offset, void *buffer, size_t length)
 {
-    const struct made_up *self = (const struct made_up *)source;
+    struct made_up *self = (struct made_up *)source;
 
     for (size_t i = 0; i < length; i++)
         ((unsigned char *)buffer)[i] = byte_at(file, offset + i);
+    if (file == 1 && self->watched)
+        self->entries = count_entries(self->watched);
     if (file != self->bad_file)
         return 0;
     if (self->signal)
@@ -178,8 +186,10 @@ static void everything_is_written(void **state)
     };
     struct fixture *f = *state;
 
-    for (int sparse = 0; sparse < 2; sparse++) {
-        const struct convert_options options = {.sparse = sparse};
+    for (unsigned run = 0; run < 8; run++) {
+        static const unsigned jobs[] = {0, 1, 3, 16};
+        const bool sparse = run % 2;
+        const struct convert_options options = {.sparse = sparse, .sync = run % 4 < 2, .jobs = jobs[run / 2]};
         struct error err = {0};
         assert_int_equal(convert_tree(&f->tree, f->path, &options, &err), 0);
         assert_int_equal(count_entries(f->path), 2 + 4);
@@ -207,7 +217,7 @@ static void nothing_is_left_of_a_failure(void **state)
         int error, signal;
         const char *said;
     } cases[] = {
-        {0, EIO, 0, "a.safetensors: cannot compute bytes 0 to 8388608: Input/output error"},
+        {0, EIO, 0, "a.safetensors: cannot compute bytes 0 to 4194304: Input/output error"},
         {2, ENOMEM, 0, "sub/deep/notes: cannot compute bytes 0 to 7: Cannot allocate memory"},
         {0, 0, SIGTERM, "interrupted: "},
         {0, 0, SIGINT, "interrupted: "},
@@ -244,6 +254,91 @@ static void nothing_is_left_of_a_failure(void **state)
     assert_int_equal(convert_tree(&f->tree, f->path, &options, &(struct error){0}), 0);
 }
 
+/* Of several threads some are at work elsewhere when one fails. */
+static void nothing_is_left_of_several_threads(void **state)
+{
+    const struct convert_options options = {.jobs = 4, .sync = true};
+    struct fixture *f = *state;
+    int null = open("/dev/null", O_WRONLY);
+
+    log_to_descriptor(null);
+    f->source.error = EIO;
+    for (uint32_t bad_file = 0; bad_file < 3; bad_file++) {
+        struct error err = {0};
+        f->source.bad_file = bad_file;
+        assert_int_equal(convert_tree(&f->tree, f->path, &options, &err), -1);
+        assert_non_null(strstr(err.text, files[bad_file].path));
+        assert_non_null(strstr(err.text, "Input/output error"));
+        assert_int_equal(count_entries(f->path), -1);
+        error_free(&err);
+    }
+    log_to_descriptor(STDERR_FILENO);
+    close(null);
+}
+
+/* Whoever finds config.json finds all that it speaks of. */
+static void config_comes_last(void **state)
+{
+    const struct convert_options options = {.jobs = 4, .sync = true};
+    struct fixture *f = *state;
+
+    f->source.watched = f->path;
+    assert_int_equal(convert_tree(&f->tree, f->path, &options, &(struct error){0}), 0);
+    /* the weights, the directory, and config.json by its temporary name: the index comes after it */
+    assert_int_equal(f->source.entries, 2 + 3);
+    assert_int_equal(count_entries(f->path), 2 + 4);
+}
+
+/* ulimit -f: an error like another, and no signal that kills. */
+static void a_limit_of_file_sizes_is_an_error(void **state)
+{
+    const struct convert_options options = {.jobs = 2, .sync = true};
+    struct fixture *f = *state;
+    struct error err = {0};
+    struct rlimit before, limit;
+
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    limit = before;
+    limit.rlim_cur = 5 << 20;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    const int result = convert_tree(&f->tree, f->path, &options, &err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(result, -1);
+    assert_non_null(strstr(err.text, "a.safetensors: cannot write: File too large"));
+    assert_int_equal(count_entries(f->path), -1);
+    error_free(&err);
+}
+
+/* The tree's modes less the umask, or those of any new file. */
+static void modes_are_the_trees_where_asked_for(void **state)
+{
+    static const struct {
+        bool keep;
+        const char *name;
+        mode_t mode;
+    } cases[] = {{true, "config.json", 0640},    {true, "sub", 0750},  {true, "", 0750},
+                 {false, "config.json", 0640},   {false, "sub", 0750}, {true, "sub/deep/notes", 0400},
+                 {false, "sub/deep/notes", 0640}};
+    struct fixture *f = *state;
+    const mode_t umask_before = umask(0027);
+
+    files[2].mode = entries[3].info.mode = S_IFREG | 0400;
+    tree_free(&f->tree);
+    assert_int_equal(tree_build(&f->view, 1, &f->tree, &(struct error){0}), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct convert_options options = {.keep_modes = cases[i].keep};
+        char path[160];
+        struct stat stat_;
+        assert_int_equal(convert_tree(&f->tree, f->path, &options, &(struct error){0}), 0);
+        snprintf(path, sizeof path, "%s/%s", f->path, cases[i].name);
+        assert_int_equal(stat(path, &stat_), 0);
+        assert_int_equal(stat_.st_mode & 07777, cases[i].mode);
+        remove_all(f->path);
+    }
+    files[2].mode = entries[3].info.mode = S_IFREG | 0644;
+    umask(umask_before);
+}
+
 static void only_an_empty_directory_is_taken(void **state)
 {
     const struct convert_options options = {0};
@@ -270,11 +365,11 @@ static void files_appear_whole(void **state)
     struct output_file one, two, three;
     size_t length;
 
-    assert_int_equal(output_open(f->path, &output, &err), 0);
-    assert_int_equal(output_make_directory(&output, "sub", &err), 0);
-    assert_int_equal(output_begin(&output, "sub/one", &one, &err), 0);
-    assert_int_equal(output_begin(&output, "two", &two, &err), 0);
-    assert_int_equal(output_begin(&output, "three", &three, &err), 0);
+    assert_int_equal(output_open(f->path, 0777, true, &output, &err), 0);
+    assert_int_equal(output_make_directory(&output, "sub", 0777, &err), 0);
+    assert_int_equal(output_begin(&output, "sub/one", 0666, &one, &err), 0);
+    assert_int_equal(output_begin(&output, "two", 0666, &two, &err), 0);
+    assert_int_equal(output_begin(&output, "three", 0666, &three, &err), 0);
     assert_int_equal(output_write(&one, 4, "efgh", 4, &err), 0);
     assert_int_equal(output_write(&two, 0, "2", 1, &err), 0);
     assert_int_equal(output_write(&one, 0, "abcd", 4, &err), 0);
@@ -292,9 +387,9 @@ static void files_appear_whole(void **state)
     free(bytes);
     assert_int_equal(count_entries(f->path), 2 + 2);
     /* What cannot be: a directory that is there, a file in none, more than a file can have. */
-    assert_int_equal(output_make_directory(&output, "sub", &err), -1);
-    assert_int_equal(output_begin(&output, "none/x", &three, &err), -1);
-    assert_int_equal(output_begin(&output, "three", &three, &err), 0);
+    assert_int_equal(output_make_directory(&output, "sub", 0777, &err), -1);
+    assert_int_equal(output_begin(&output, "none/x", 0666, &three, &err), -1);
+    assert_int_equal(output_begin(&output, "three", 0666, &three, &err), 0);
     assert_int_equal(output_set_size(&three, UINT64_MAX, &err), -1);
     output_abandon(&three);
     output_close(&output, true);
@@ -307,6 +402,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(everything_is_written, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nothing_is_left_of_a_failure, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(nothing_is_left_of_several_threads, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(config_comes_last, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_limit_of_file_sizes_is_an_error, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(modes_are_the_trees_where_asked_for, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_an_empty_directory_is_taken, set_up, tear_down),
         cmocka_unit_test_setup_teardown(files_appear_whole, set_up, tear_down),
     };

@@ -1,4 +1,4 @@
-/* The line that says how far verify is. */
+/* The line that says how far a run is. */
 #include "progress.h"
 
 #include "layout/base/checked.h"
@@ -35,15 +35,20 @@ static int line_width(void)
     return size.ws_col - 1;
 }
 
-static void show(uint64_t done, uint64_t total, double seconds)
+static void show(struct progress *progress, uint64_t done, double seconds)
 {
-    char line[128];
+    char line[160], files[64] = "";
+    const uint64_t total = max_u64(done, progress->total);
     const double rate = (double)done / seconds;
     const int twentieths = total > 0 ? (int)(20.0 * (double)done / (double)total) : 0;
 
-    snprintf(line, sizeof line, "[%.*s%*s] %.1f of %.1f GB, %.2f GB/s, %.0f s left", twentieths,
+    if (progress->n_files > 0)
+        snprintf(files, sizeof files, ", %.0f %%, %u of %u files",
+                 total > 0 ? 100.0 * (double)done / (double)total : 0.0, atomic_load(&progress->files),
+                 progress->n_files);
+    snprintf(line, sizeof line, "[%.*s%*s] %.1f of %.1f GB, %.2f GB/s, %.0f s left%s", twentieths,
              "####################", 20 - twentieths, "", (double)done / 1e9, (double)total / 1e9, rate / 1e9,
-             (double)(total - done) / rate);
+             (double)(total - done) / rate, files);
     fprintf(stderr, "\r%.*s\033[K", line_width(), line);
 }
 
@@ -57,7 +62,12 @@ void progress_add(struct progress *progress, uint64_t bytes)
     uint64_t shown = atomic_load(&progress->shown);
     const uint64_t now = (uint64_t)(seconds * 1000);
     if (now >= shown + PERIOD && atomic_compare_exchange_strong(&progress->shown, &shown, now))
-        show(done, max_u64(done, progress->total), seconds);
+        show(progress, done, seconds);
+}
+
+void progress_add_file(struct progress *progress)
+{
+    atomic_fetch_add(&progress->files, 1);
 }
 
 void progress_end(const struct progress *progress)
