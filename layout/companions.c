@@ -209,20 +209,38 @@ static bool holds_codes(const struct tensor_info *info)
     return info->n_dims >= 2 && !dtype_is_full_float(info->dtype);
 }
 
+/* What the codes of a block's weights have behind their stems: that of the most bytes (zeros are fewer). NULL
+ * without codes, or where the codes have the weights' own names. */
+static const char *find_codes_suffix(const struct recognising *work, const struct stem_hit *stems, size_t n)
+{
+    const struct stem_hit *codes = NULL;
+    uint64_t most = 0, bytes;
+
+    for (size_t i = 0; i < n; i++) {
+        const struct tensor_info *info = tensor_info(work, stems[i].hit.tensor);
+        if (!holds_codes(info) || !safetensors_tensor_bytes(info, &bytes) || (codes && bytes <= most))
+            continue;
+        codes = &stems[i];
+        most = bytes;
+    }
+    return codes && !codes->exact ? codes->suffix : NULL;
+}
+
 /* Whether there is a tensor for every weight of the layout whose stems these are. Where some are codes, only
- * codes and whole weights count: scales without codes are no weight. */
+ * codes and whole weights count: scales and zeros without codes are no weight. */
 static int check_named(const struct recognising *work, const struct block_entry *block,
                        const struct stem_hit *stems, size_t n, uint64_t *n_experts, struct error *err)
 {
     const struct block_rule *rule = architecture_rule(work->input->architecture, block->name);
     struct hit *hits = xreallocarray(NULL, n, sizeof *hits);
+    const char *suffix = find_codes_suffix(work, stems, n);
     bool codes = false;
     size_t kept = 0;
 
     for (size_t i = 0; i < n; i++)
         codes |= holds_codes(tensor_info(work, stems[i].hit.tensor));
     for (size_t i = 0; i < n; i++)
-        if (!codes || stems[i].exact || holds_codes(tensor_info(work, stems[i].hit.tensor)))
+        if (!codes || stems[i].exact || (suffix && strcmp(stems[i].suffix, suffix) == 0))
             hits[kept++] = stems[i].hit;
     int result = fit_stems(work->input, rule, &rule->bound[stems[0].hit.layout], block->name, hits, kept,
                            &work->result->arena, n_experts, err);

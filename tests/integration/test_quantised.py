@@ -123,6 +123,16 @@ def test_experts_that_are_missing(run_moefs, tmp_path, form, to):
     assert "expert 1 is missing (model.layers.1.mlp.experts.1.down_proj" in text
 
 
+@pytest.mark.parametrize("form,part", [("GPTQ", "qweight"), ("AWQ", "qweight"), ("NVFP4", "weight"), ("bnb 4 bit", "weight")])
+@pytest.mark.parametrize("to", ["original", "v5"])
+def test_zeros_and_scales_of_a_weight_that_is_missing(run_moefs, tmp_path, form, part, to):
+    """They have its stem, and stand for no weight."""
+    tensors = each(FORMS[form][0])
+    del tensors[f"{BLOCK}.experts.2.up_proj.{part}"]
+    text = refused(run_moefs, "plan", write(tmp_path, tensors), "--to", to)
+    assert to == "v5" or f"{BLOCK}.experts.2.up_proj" in text
+
+
 # ---- scales under names that no layout describes ----
 
 SIDE = {"gate_proj": (E, I, H), "up_proj": (E, I, H), "down_proj": (E, H, I)}
