@@ -1,3 +1,4 @@
+/* The program: finds the command, runs it, and prints its error. */
 #include "fs/commands/commands.h"
 #include "fs/mount/daemon.h"
 #include "fs/base/messages.h"

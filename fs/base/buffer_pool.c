@@ -1,3 +1,4 @@
+/* The pool of buffers: a stack of those given back. */
 #include "buffer_pool.h"
 #include "layout/base/checked.h"
 

@@ -1,3 +1,4 @@
+/* Writing lines of the log: each whole and with the time, and failed reads in bounded number. */
 #include "log.h"
 
 #include "layout/base/text.h"

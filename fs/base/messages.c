@@ -1,3 +1,4 @@
+/* Prints errors and notes on stderr, and on stdout what names may be part of, escaped. */
 #include "messages.h"
 
 #include "layout/base/memory.h"

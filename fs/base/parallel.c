@@ -1,3 +1,4 @@
+/* Threads that take the units of a loop one after the other. */
 #include "parallel.h"
 
 #include "layout/base/memory.h"

@@ -1,3 +1,4 @@
+/* `moefs mount`: opens the view, prepares everything that can fail, and leaves a daemon behind. */
 #include "fs/mount/daemon.h"
 #include "layout/base/memory.h"
 #include "fs/base/log.h"

@@ -1,3 +1,4 @@
+/* The parser of command lines, and --help from the same rows. */
 #include "options.h"
 
 #include "layout/base/checked.h"

@@ -1,3 +1,4 @@
+/* The rows of the options that change a plan. */
 #include "plan_rows.h"
 
 #include "layout/base/checked.h"

@@ -1,3 +1,4 @@
+/* Collects what `moefs plan` prints. */
 #include "plan_view.h"
 
 #include "layout/layouts.h"

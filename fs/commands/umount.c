@@ -1,3 +1,4 @@
+/* `moefs umount`: ends mounts of moefs and of nobody else. */
 #include "options.h"
 
 #include "fs/mount/mount_table.h"

@@ -1,3 +1,4 @@
+/* The block cache: single flight, filling in parts, and waiting for room. */
 #include "block_cache.h"
 
 #include "block_memory.h"

@@ -1,3 +1,4 @@
+/* Memory of blocks: mapped where it is large, from malloc where it is not. */
 #include "block_memory.h"
 
 #include <assert.h>

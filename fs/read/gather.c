@@ -1,3 +1,4 @@
+/* Computing gathers: which runs of the source to read, and where their elements go. */
 #include "gather.h"
 
 #include "layout/base/checked.h"

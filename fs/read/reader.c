@@ -1,3 +1,4 @@
+/* Reading planned files: a request is cut at headers, tensors, extents and units. */
 #include "reader.h"
 #include "fs/base/buffer_pool.h"
 #include "fs/base/log.h"

@@ -1,3 +1,4 @@
+/* The order in which blocks are evicted: the queues of 2Q. */
 #include "residents.h"
 
 #include <assert.h>

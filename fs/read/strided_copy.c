@@ -1,3 +1,4 @@
+/* Strided copies: rows where they are contiguous, tiles of a transpose where they are not. */
 #include "strided_copy.h"
 
 #include "layout/base/checked.h"

@@ -1,3 +1,4 @@
+/* Chooses the instruction set of the transposes, once, when the program first needs one. */
 #include "transpose.h"
 #include "fs/base/log.h"
 

@@ -1,3 +1,4 @@
+/* Reads an entry of samples.json and lists the tensors of the model that it describes. */
 #include "model.h"
 
 #include "layout/base/checked.h"

@@ -1,3 +1,4 @@
+/* The sizes of a sample: expressions over names, evaluated with checked arithmetic. */
 #include "sizes.h"
 
 #include "layout/base/checked.h"

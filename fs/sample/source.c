@@ -1,3 +1,4 @@
+/* The source of a sample: every value is computed from the seed, the tensor and its place. */
 #include "source.h"
 
 #include "layout/base/memory.h"

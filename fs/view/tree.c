@@ -1,3 +1,4 @@
+/* Building the tree of inodes, finding them, and reading any of them. */
 #include "tree.h"
 
 #include "fs/base/log.h"

@@ -1,3 +1,4 @@
+/* A source that holds its files in memory. */
 #include "memory_source.h"
 
 #include "layout/base/memory.h"
