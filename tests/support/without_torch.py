@@ -7,7 +7,7 @@ import ast
 from functools import cache
 from pathlib import Path
 
-HEAVY = ("torch", "transformers", "veomni", "safetensors.torch")
+HEAVY = ("torch", "transformers", "veomni", "safetensors.torch", "huggingface_hub")
 TESTS = Path(__file__).resolve().parent
 left_out = []
 
