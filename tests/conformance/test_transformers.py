@@ -1,5 +1,6 @@
 """transformers v5 itself loads a mount: the same parameters bit for bit, the same logits, nothing missing."""
 import gc
+import json
 import subprocess
 
 import pytest
@@ -64,6 +65,19 @@ def test_back_to_the_hub_layout(mount, tmp_path, model_type, size):
                 got |= {n: f.get_tensor(n).clone() for n in f.keys()}
     assert got.keys() == want.keys()
     assert [n for n in want if got[n].shape != want[n].shape or tensor_bytes(got[n]) != tensor_bytes(want[n])] == []
+
+
+@pytest.mark.parametrize("to", ["v5", "original"])
+@pytest.mark.parametrize("limit", [(), ("--max-shard-size", "1GB")], ids=["as they are", "in one file"])
+def test_a_file_that_config_names(mount, tmp_path, limit, to):
+    """transformers_weights: from_pretrained takes this file and looks for no other."""
+    model = models.random_model("qwen3_moe", *SIZES[0])
+    model.save_pretrained(tmp_path / "src")
+    (tmp_path / "src/model.safetensors").rename(tmp_path / "src/mine.safetensors")
+    config = json.loads((tmp_path / "src/config.json").read_text())
+    (tmp_path / "src/config.json").write_text(json.dumps(config | {"transformers_weights": "mine.safetensors"}))
+    with mount(tmp_path / "src", "--to", to, *limit) as m:
+        assert_loads(model, m.path)
 
 
 def test_the_oracle_sees_a_wrong_layout(tmp_path):
