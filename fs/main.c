@@ -9,7 +9,8 @@
 #include <string.h>
 
 static const struct command *const commands[] = {
-    &command_mount, &command_umount, &command_plan, &command_verify, &command_sample, &command_layouts,
+    &command_mount,  &command_umount, &command_convert, &command_plan,
+    &command_verify, &command_sample, &command_layouts,
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 
@@ -17,7 +18,7 @@ static void print_help(FILE *stream)
 {
     fputs("usage: moefs COMMAND [options] ...\n\n"
           "Mounts a Hugging Face mixture-of-experts checkpoint as a read-only directory that holds the same\n"
-          "model in another expert layout. Nothing is converted on disk.\n\ncommands:\n",
+          "model in another expert layout, or writes such a directory.\n\ncommands:\n",
           stream);
     for (size_t i = 0; i < N_COMMANDS; i++)
         fprintf(stream, "  %-8s %s\n", commands[i]->name, commands[i]->purpose);

@@ -18,7 +18,7 @@ _moefs() {
     --like) words='qwen3-30b-a3b qwen3-vl-30b-a3b gpt-oss-20b' ;;
     --source-cache) words='keep drop' ;;
     --order) words='after before-down' ;;
-    --cache-size | --readahead | --kernel-read-ahead | --exclude | --layers | --experts | --hidden | --intermediate | --shards | --seed | --tokens | --max-shard-size | --explain | -o) return ;;
+    --cache-size | --readahead | --kernel-read-ahead | --exclude | --layers | --experts | --hidden | --intermediate | --shards | --seed | --jobs | --tokens | --max-shard-size | --explain | -o) return ;;
     esac
     if [[ $previous == --log-file || $previous == --check || $previous == --*-digests || $previous == --write-outputs ]]; then
         compopt -o filenames
@@ -27,10 +27,11 @@ _moefs() {
     fi
     if [[ -z $words ]]; then
         case $COMP_CWORD,${COMP_WORDS[1]} in
-        1,*) words='mount umount plan verify sample layouts help --help --version' ;;
-        2,help) words='mount umount plan verify sample layouts' ;;
+        1,*) words='mount umount convert plan verify sample layouts help --help --version' ;;
+        2,help) words='mount umount convert plan verify sample layouts' ;;
         *,mount) words='--to --from --fp8 --max-shard-size --cache-size --readahead --kernel-read-ahead --source-cache --passthrough --follow-symlinks --exclude --foreground --log-file -o --help' ;;
         *,umount) words='--lazy --help' ;;
+        *,convert) words='--to --from --fp8 --max-shard-size --jobs --cache-size --dry-run --follow-symlinks --exclude --help' ;;
         *,layouts) words='--check --help' ;;
         *,plan) words='--to --from --fp8 --max-shard-size --explain --follow-symlinks --exclude --json --help' ;;
         *,verify) words='--to --from --fp8 --max-shard-size --layers --tokens --seed --order --source --write-digests --check-digests --write-outputs --json --follow-symlinks --exclude --help' ;;

@@ -28,6 +28,7 @@ struct command {
 
 extern const struct command command_mount;
 extern const struct command command_umount;
+extern const struct command command_convert;
 extern const struct command command_plan;
 extern const struct command command_verify;
 extern const struct command command_sample;

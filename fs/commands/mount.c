@@ -9,13 +9,12 @@
 #include "fs/mount/mount_point.h"
 #include "fs/mount/mount_table.h"
 #include "plan_rows.h"
+#include "source_layers.h"
 #include "fs/mount/bdi.h"
 #include "fs/mount/passthrough.h"
 #include "fs/mount/readahead.h"
 #include "fs/read/reader.h"
 #include "fs/mount/session.h"
-#include "fs/source/fault.h"
-#include "fs/source/files.h"
 #include "fs/view/tree.h"
 
 #include <errno.h>
@@ -24,8 +23,6 @@
 #include <string.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
-
-#define FAULT_VARIABLE "MOEFS_FAULT"
 
 struct mount_command {
     struct plan_arguments plan;
@@ -38,17 +35,6 @@ struct mount_command {
     const char *log_file; /* or NULL */
     char *fuse;           /* what all -o say, joined by commas, or NULL; owned */
 };
-
-static int parse_cache_size(const struct option_use *use, void *field, struct error *err)
-{
-    size_t *bytes = field;
-
-    if (!option_parse_size(use->text, bytes))
-        return option_refuse(use, err, "not a size (examples: 64M, 1G, 268435456)");
-    if (*bytes < READER_CACHE_MIN)
-        return option_refuse(use, err, "at least %zu bytes (1M) are needed", READER_CACHE_MIN);
-    return 0;
-}
 
 static int parse_kernel_read_ahead(const struct option_use *use, void *field, struct error *err)
 {
@@ -87,7 +73,7 @@ static int parse_source_cache(const struct option_use *use, void *field, struct 
 #define FIELD(member) offsetof(struct mount_command, member)
 
 static const struct option_row mount_rows[] = {
-    {"cache-size", 0, "SIZE", parse_cache_size, FIELD(cache_size),
+    {"cache-size", 0, "SIZE", option_cache_size, FIELD(cache_size),
      "memory for computed blocks: 64M, 1G; default 256M"},
     {"source-cache", 0, "keep|drop", parse_source_cache, FIELD(keep_source_cache),
      "whether the page cache keeps what moefs reads of SRC, beside what is read of the mount; default drop"},
@@ -185,24 +171,6 @@ static void become_ready(void *context)
     }
 }
 
-/* Puts what is asked for over the directory's files. */
-static int layer_source(struct mount *mount, struct error *err)
-{
-    const char *fault = getenv(FAULT_VARIABLE);
-    struct directory *directory = &mount->directory;
-
-    if (!mount->options.keep_source_cache && source_files_drop_cache(directory->source) < 0)
-        return error_set(err, "out of memory");
-    if (!fault || !*fault)
-        return 0;
-    log_line(LOG_LEVEL_WARNING, FAULT_VARIABLE " is set: reads will fail as it says");
-    struct source *faulty = source_fault_open(directory->source, fault, err);
-    if (!faulty)
-        return -1;
-    directory->source = faulty;
-    return 0;
-}
-
 /* To be called before any descriptor is opened that the helper must not inherit. NULL: off, and the log says why. */
 static struct readahead *start_readahead(struct mount *mount)
 {
@@ -238,7 +206,8 @@ static int serve(struct mount *mount, struct error *err)
         .kernel_read_ahead = mount->options.kernel_read_ahead,
         .passthrough = mount->options.passthrough ? mount->directory.source->n_files : 0};
 
-    if (layer_source(mount, err) < 0 || view_start(&mount->view, mount->budget.cache_size, err) < 0)
+    if (source_layers_add(&mount->directory, mount->options.keep_source_cache, err) < 0 ||
+        view_start(&mount->view, mount->budget.cache_size, err) < 0)
         goto out;
     session = session_new(&mount->tree, &options, err);
     if (!session || session_mount(session, &mount->mount_point, err) < 0)

@@ -1,6 +1,7 @@
 /* The rows of the options that change a plan. */
 #include "plan_rows.h"
 
+#include "fs/read/reader.h"
 #include "layout/base/checked.h"
 #include "layout/layouts.h"
 
@@ -12,6 +13,17 @@ int option_layout(const struct option_use *use, void *field, struct error *err)
     if (!layouts_is_file(use->text) && layouts_check_built_in_name(use->name, use->text, err) < 0)
         return -1;
     return option_text(use, field, err);
+}
+
+int option_cache_size(const struct option_use *use, void *field, struct error *err)
+{
+    size_t *bytes = field;
+
+    if (!option_parse_size(use->text, bytes))
+        return option_refuse(use, err, "not a size (examples: 64M, 1G, 268435456)");
+    if (*bytes < READER_CACHE_MIN)
+        return option_refuse(use, err, "at least %zu bytes (1M) are needed", READER_CACHE_MIN);
+    return 0;
 }
 
 static int parse_fp8(const struct option_use *use, void *field, struct error *err)

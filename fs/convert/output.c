@@ -31,6 +31,17 @@ static int check_empty(const char *path, int directory, struct error *err)
     return result;
 }
 
+int output_check_empty(const char *path, struct error *err)
+{
+    const int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (directory < 0)
+        return error_set(err, "%s: %s", path, strerror(errno));
+    const int result = check_empty(path, directory, err);
+    close(directory);
+    return result;
+}
+
 int output_open(const char *path, mode_t mode, bool sync, struct output *output, struct error *err)
 {
     *output = (struct output){.path = path, .sync = sync};

@@ -29,6 +29,9 @@ struct output_file {
     char *temporary; /* its name until then */
 };
 
+/* Whether the directory is there and empty. */
+int output_check_empty(const char *path, struct error *err);
+
 /* Makes the directory, or takes an empty one. mode: as mkdir() takes it, here and below. */
 int output_open(const char *path, mode_t mode, bool sync, struct output *output, struct error *err);
 /* Brings to the disk what the directories say by now: names. */

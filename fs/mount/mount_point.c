@@ -118,12 +118,12 @@ static int check_fuse(struct error *err)
     else if (errno == ENOENT || errno == ENODEV || errno == ENXIO)
         return error_set(err,
                          "/dev/fuse: %s: load the kernel module (modprobe fuse); a container needs --device "
-                         "/dev/fuse and the right to mount",
+                         "/dev/fuse and the right to mount. `moefs convert` needs neither",
                          strerror(errno));
     else if (errno == EACCES || errno == EPERM)
         return error_set(err,
                          "/dev/fuse: %s: this user or container may not use FUSE (a container needs --device "
-                         "/dev/fuse)",
+                         "/dev/fuse). `moefs convert` works without it",
                          strerror(errno));
     else
         return error_set(err, "/dev/fuse: %s", strerror(errno));

@@ -5,7 +5,7 @@ import re
 import pytest
 from conftest import ROOT
 
-COMMANDS = ("mount", "umount", "plan", "verify", "sample", "layouts")
+COMMANDS = ("mount", "umount", "convert", "plan", "verify", "sample", "layouts")
 OPTION = re.compile(r"--[a-z][a-z0-9-]*")
 
 
