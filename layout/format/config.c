@@ -149,15 +149,18 @@ static int scan(const char *text, size_t length, struct config *config, char *pl
     return is_object ? 0 : error_set(err, "byte 0: not a JSON object");
 }
 
-/* The value of a key at the top, or NULL. Python takes the last of a key that is given twice, cJSON the
- * first. */
-static const cJSON *find_last(const cJSON *root, const char *key)
+/* The value of the object's key, or NULL; no other kind of value has keys. Python takes the last of a key
+ * that is given twice, cJSON the first. */
+static const cJSON *find_last(const cJSON *object, const char *key)
 {
     const cJSON *found = NULL, *member;
 
-    cJSON_ArrayForEach (member, root)
+    if (!cJSON_IsObject(object))
+        return NULL;
+    cJSON_ArrayForEach (member, object) {
         if (strcmp(member->string, key) == 0)
             found = member;
+    }
     return found;
 }
 

@@ -102,6 +102,40 @@ static void sizes_are_collected(void **state)
     }
 }
 
+static void numbers_are_found_by_their_paths(void **state)
+{
+    static const struct {
+        const char *text, *paths;
+        uint64_t numbers[COUNTS_MAX]; /* ends with 0 */
+    } rows[] = {
+        {"{\"a\":{\"b\":3}}", "a.b", {3}},
+        {"{\"a\":{\"b\":3},\"c\":4}", "c a.b", {4, 3}},
+        {"{\"a\":{\"b\":[3,5,3]}}", "a.b", {3, 5}},
+        {"{\"a\":{\"b\":3},\"a\":{\"b\":6}}", "a.b", {6}}, /* the last one counts */
+        {"{\"a\":[3]}", "a.b", {0}},                       /* what should be an object is none */
+        {"{\"a\":[{\"b\":3}]}", "a.b", {0}},
+        {"{\"a\":3}", "a.b", {0}},
+        {"{\"a\":null,\"c\":2}", "a.b c", {2}},
+        {"{\"a\":\"b\"}", "a.b", {0}},
+        {"{}", "a.b", {0}},
+    };
+    (void)state;
+
+    for (size_t i = 0; i < LENGTH(rows); i++) {
+        struct error err = {0};
+        struct config config;
+        uint64_t numbers[COUNTS_MAX];
+        size_t n = 0;
+        assert_int_equal(config_parse("c", rows[i].text, strlen(rows[i].text), &config, &err), 0);
+        while (rows[i].numbers[n])
+            n++;
+        if (config_numbers(&config, rows[i].paths, numbers, COUNTS_MAX) != n ||
+            memcmp(numbers, rows[i].numbers, n * sizeof *numbers) != 0)
+            fail_msg("%s: other numbers at %s", rows[i].text, rows[i].paths);
+        config_free(&config);
+    }
+}
+
 static void nan_and_infinity_read_as_null(void **state)
 {
     static const char TEXT[] = "{\"a\":NaN,\"b\":-Infinity,\"c\":[Infinity,1],\"d\":\"Infinity\"}";
@@ -254,6 +288,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(configs_are_read),
         cmocka_unit_test(sizes_are_collected),
+        cmocka_unit_test(numbers_are_found_by_their_paths),
         cmocka_unit_test(nan_and_infinity_read_as_null),
         cmocka_unit_test(the_text_need_not_end_in_nul),
         cmocka_unit_test(bad_configs_are_refused),
