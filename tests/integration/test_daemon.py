@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import signal
 import subprocess
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def test_umount_where_the_caller_ignores_its_children(moefs, src, public):
     """
     done = in_namespace(script, *user_files(moefs, src, public, 0o666))
     assert done.stdout.splitlines() == ["status 0", "0"], done.stderr
+
+
+def test_the_daemon_waits_for_its_children(moefs, src, mnt):
+    """Whatever the caller ignores: wait() would find no child and give no status."""
+
+    def ignoring(*arguments):
+        command = ["env", "--ignore-signal=CHLD", moefs, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    with daemon(ignoring, src, mnt) as pid:
+        status = Path(f"/proc/{pid}/status").read_text()
+    ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+    assert not ignored >> (signal.SIGCHLD - 1) & 1
 
 
 def test_refusals_where_the_caller_ignores_its_children(moefs, src, mnt):
