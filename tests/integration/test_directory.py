@@ -134,6 +134,14 @@ def cache_snapshot_by_a_link(src):
 
 
 @shown(names=PLAIN | WEIGHTS | {"sub", "sub/notes.txt"})
+def cache_below_a_link(src):
+    """The hub's directory leads to a larger disk: links above the model's folder are the user's own."""
+    snapshot = hf_cache(src / "disk")
+    (src / "hub").symlink_to("disk")
+    return src / "hub" / snapshot.relative_to(src / "disk")
+
+
+@shown(names=PLAIN | WEIGHTS | {"sub", "sub/notes.txt"})
 def cache_repository(src):
     hf_cache(src)
     hf = src / "models--org--name"
@@ -212,6 +220,16 @@ def cache_blobs_are_a_link_to_the_top(src):
     snapshot = cache_blobs_are_a_link(src)
     (src / "evil" / "blobs").unlink()
     (src / "evil" / "blobs").symlink_to("/")
+    return snapshot
+
+
+@refused("links that lead out of", TWO, "--follow-symlinks")
+def cache_blobs_are_a_link_beside_them(src):
+    """Only a directory of that name is the cache's, even if the link stays in the model's folder."""
+    snapshot = hf_cache(src)
+    blobs = snapshot.parent.parent / "blobs"
+    blobs.rename(blobs.with_name("elsewhere"))
+    blobs.symlink_to("elsewhere")
     return snapshot
 
 
