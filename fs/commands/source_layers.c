@@ -1,3 +1,4 @@
+/* What was read is dropped from the cache if so asked, and reads fail if MOEFS_FAULT says so. */
 #include "source_layers.h"
 
 #include "fs/base/log.h"

@@ -1,3 +1,4 @@
+/* The checks of a directory that is to be written: apart from the source, empty, with room enough. */
 #include "destination.h"
 
 #include "layout/base/checked.h"
