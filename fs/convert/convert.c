@@ -47,7 +47,7 @@ struct phase {
 static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
 #define N_SIGNALS (sizeof signals / sizeof *signals)
 
-static volatile sig_atomic_t interrupted;
+static atomic_int interrupted; /* lock-free, so a handler may set it; every thread reads it */
 
 /* What was written must be removed: only a flag is set here. */
 static void note_signal(int number)
