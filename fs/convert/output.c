@@ -24,9 +24,11 @@ static int check_empty(const char *path, int directory, struct error *err)
             close(copy);
         return -1;
     }
-    while (result == 0 && (entry = readdir(stream)))
+    while (errno = 0, result == 0 && (entry = readdir(stream)))
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             result = error_set(err, "%s is not empty (it holds %s)", path, entry->d_name);
+    if (result == 0 && errno != 0)
+        result = error_set(err, "cannot read the directory %s: %s", path, strerror(errno));
     closedir(stream);
     return result;
 }

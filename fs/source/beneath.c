@@ -10,6 +10,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#define TRIES_MAX 1000
+
 static int close_keeping_errno(int fd)
 {
     const int error = errno;
@@ -55,14 +57,19 @@ int beneath_walk(int root, const char *path, int flags)
 
 int beneath_open(int root, const char *path, int flags)
 {
-    const struct open_how how = {.flags = (unsigned)(flags | O_NOFOLLOW | O_CLOEXEC | O_LARGEFILE),
-                                 .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
-    long fd;
+    struct open_how how = {.flags = (unsigned)(flags | O_NOFOLLOW | O_CLOEXEC),
+                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+    long fd = -1;
 
-    /* EAGAIN: something was renamed or mounted meanwhile, and the kernel cannot tell whether it matters. */
-    do
+    if (!(flags & O_PATH)) /* beside O_PATH openat2 refuses it */
+        how.flags |= O_LARGEFILE;
+    /* EAGAIN: something was renamed or mounted meanwhile, and the kernel cannot tell whether it matters; or
+     * somebody has a lease on the file, and then trying on would be in vain. */
+    for (unsigned tries = 0; tries < TRIES_MAX; tries++) {
         fd = syscall(SYS_openat2, root, *path ? path : ".", &how, sizeof how);
-    while (fd < 0 && (errno == EAGAIN || errno == EINTR));
+        if (fd >= 0 || (errno != EAGAIN && errno != EINTR))
+            break;
+    }
     /* EPERM is how older container runtimes refuse a call that they do not know. Where it means something
      * else, walking fails with it too. */
     if (fd < 0 && (errno == ENOSYS || errno == EPERM))
